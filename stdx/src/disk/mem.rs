@@ -1,0 +1,1 @@
+//! A disk in memory with a live and a durable image.
