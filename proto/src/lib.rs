@@ -1,1 +1,27 @@
-//! (under construction)
+//! The language of dfs: ids, codes, checksums, span arithmetic, messages, and the network seam.
+//!
+//! Everything two roles must agree on is here, and nothing that only one of them knows.
+
+pub mod capability;
+pub mod checksum;
+pub mod code;
+pub mod frame;
+pub mod ids;
+pub mod limits;
+pub mod name;
+pub mod net;
+pub mod span;
+pub mod status;
+
+pub use code::{Code, Error, Result, Retry};
+pub use ids::{ChunkHandle, ClientId, ClusterId, InodeId, NodeId, Version, WriterId};
+
+/// The generated messages. They stop at the edges: `rpc/` modules and the clients' conversion file.
+pub mod pb {
+    #![expect(
+        missing_docs,
+        reason = "generated from .proto files, which carry the documentation"
+    )]
+    #![expect(unused_qualifications, clippy::all, reason = "generated")]
+    tonic::include_proto!("dfs.v1");
+}
