@@ -26,7 +26,12 @@ impl Clock {
     /// A wall clock that stood at `wall_start_ns` when this was called and advances with tokio's time.
     #[must_use]
     pub fn simulated(wall_start_ns: u64) -> Self {
-        Clock { simulated: Some(Arc::new(Simulated { wall_start_ns, start: Instant::now() })) }
+        Clock {
+            simulated: Some(Arc::new(Simulated {
+                wall_start_ns,
+                start: Instant::now(),
+            })),
+        }
     }
 
     /// The monotonic instant. Never compare it with another process's.

@@ -15,19 +15,29 @@ impl Rng {
     pub fn system() -> Self {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the kernel always has random bytes");
-        Rng { source: Arc::new(Mutex::new(fastrand::Rng::with_seed(u64::from_le_bytes(seed)))), seeded: false }
+        Rng {
+            source: Arc::new(Mutex::new(fastrand::Rng::with_seed(u64::from_le_bytes(seed)))),
+            seeded: false,
+        }
     }
 
     /// The same numbers for the same seed. Never for secrets in production.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        Rng { source: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))), seeded: true }
+        Rng {
+            source: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))),
+            seeded: true,
+        }
     }
 
     /// A source of its own, derived from this one: give each part of a simulation one.
     #[must_use]
     pub fn fork(&self) -> Self {
-        if self.seeded { Rng::seeded(self.u64()) } else { Rng::system() }
+        if self.seeded {
+            Rng::seeded(self.u64())
+        } else {
+            Rng::system()
+        }
     }
 
     /// Any u64.
@@ -39,7 +49,11 @@ impl Rng {
     /// A number in `0..bound`; 0 if `bound` is 0.
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.with(|r| r.u64(..bound)) }
+        if bound == 0 {
+            0
+        } else {
+            self.with(|r| r.u64(..bound))
+        }
     }
 
     /// A number in `0.0..1.0`.
@@ -72,7 +86,10 @@ mod tests {
     #[test]
     fn the_same_seed_draws_the_same_numbers() {
         let (a, b) = (Rng::seeded(7), Rng::seeded(7));
-        assert_eq!((a.u64(), a.below(10), a.secret::<4>()), (b.u64(), b.below(10), b.secret::<4>()));
+        assert_eq!(
+            (a.u64(), a.below(10), a.secret::<4>()),
+            (b.u64(), b.below(10), b.secret::<4>())
+        );
         assert_eq!(a.fork().u64(), b.fork().u64());
     }
 

@@ -29,7 +29,10 @@ impl Error {
     /// True if the disk has no room (ENOSPC or EDQUOT).
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        matches!(
+            self.source.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+        )
     }
 
     /// True if there is no such file.
@@ -76,7 +79,7 @@ pub trait Lock: Send + Sync + std::fmt::Debug {}
 pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     /// Opens a file. A new file's directory entry is durable only after [`Disk::sync_dir`].
     fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>>;
-    /// Creates a folder and its parents; fine if it exists.
+    /// Creates a folder and its parents, durably; fine if it exists.
     fn create_dir_all(&self, path: &Path) -> Result<()>;
     /// Renames, replacing the target. Durable after [`Disk::sync_dir`] of both folders.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
