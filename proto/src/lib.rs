@@ -12,9 +12,11 @@ pub mod name;
 pub mod net;
 pub mod span;
 pub mod status;
+pub mod world;
 
 pub use code::{Code, Error, Result, Retry};
 pub use ids::{ChunkHandle, ClientId, ClusterId, InodeId, NodeId, Version, WriterId};
+pub use world::World;
 
 /// The generated messages. They stop at the edges: `rpc/` modules and the clients' conversion file.
 pub mod pb {
