@@ -1,1 +1,3 @@
-//! (under construction)
+//! The harness of dfs, and the suites every implementation of a seam passes.
+
+pub mod suites;
