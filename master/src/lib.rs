@@ -1,1 +1,3 @@
-//! (under construction)
+//! The master: where everything is.
+
+pub mod store;
