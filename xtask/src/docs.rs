@@ -47,7 +47,7 @@ fn dead_links(house: &House, text: &Text) -> Vec<Finding> {
         for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = target.split('#').next().unwrap_or_default();
             let elsewhere = path.is_empty() || path.contains(':') || path.contains(' ');
-            if !elsewhere && !house.has(&format!("{folder}/{path}").trim_start_matches('/')) {
+            if !elsewhere && !house.has(format!("{folder}/{path}").trim_start_matches('/')) {
                 found.push(Finding::new(
                     &text.path,
                     i + 1,

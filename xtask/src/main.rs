@@ -18,6 +18,7 @@ use anyhow::{Result, bail};
 use finding::Finding;
 use house::House;
 use std::path::Path;
+use std::process::ExitCode;
 
 /// Every rule, in the order of the report.
 fn findings(root: &Path) -> Result<Vec<Finding>> {
@@ -39,7 +40,7 @@ fn root() -> &'static Path {
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what this program is for")]
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     if asked != ["tidy"] {
         bail!("usage: cargo xtask tidy");
@@ -48,11 +49,16 @@ fn main() -> Result<()> {
     for finding in &found {
         println!("{finding}");
     }
-    if !found.is_empty() {
-        bail!("the house is not tidy: {} findings", found.len());
-    }
-    println!("the house is tidy");
-    Ok(())
+    println!(
+        "the house is {}: {} findings",
+        if found.is_empty() { "tidy" } else { "not tidy" },
+        found.len()
+    );
+    Ok(if found.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 #[cfg(test)]
