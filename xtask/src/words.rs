@@ -162,9 +162,7 @@ const NOWHERE_IN_RUST: [(&str, &str); 3] = [
 ];
 
 /// File names that say nothing.
-const EMPTY_NAMES: [&str; 8] = [
-    "util", "utils", "helper", "helpers", "manager", "common", "misc", "types",
-];
+const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helper", "helpers", "manager", "common", "misc"];
 
 /// The one file that spells the words it looks for.
 const DICTIONARY: &str = "xtask/src/words.rs";

@@ -116,6 +116,7 @@ pub trait File: Send + Sync + std::fmt::Debug {
     fn set_length(&self, length: u64) -> Result<()>;
     /// Reserves space without changing the length (fallocate(2), `KEEP_SIZE`); a no-op where unsupported.
     fn reserve(&self, offset: u64, length: u64) -> Result<()>;
-    /// Asks that writeback of the range begin (sync_file_range(2)); durability is not implied. May do nothing.
+    /// Asks that writeback of a range just written begin, so that a later sync finds little to do.
+    /// Durability is not implied. It may do nothing; parts of the range that are on disk may leave memory.
     fn start_writeback(&self, offset: u64, length: u64) -> Result<()>;
 }

@@ -4,10 +4,11 @@
 //! Every error names the operation and the path. Nothing is retried but an interrupted call.
 
 use super::{Boot, Disk, Error, File, Lock, Open, Result, Space};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, StatxFlags};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, FlockOperation, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs;
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -244,9 +245,14 @@ impl File for OsFile {
         }
     }
 
-    fn start_writeback(&self, _offset: u64, _length: u64) -> Result<()> {
-        // sync_file_range(2) has no safe wrapper, and fadvise(DONTNEED) would also drop what readers want.
-        Ok(())
+    fn start_writeback(&self, offset: u64, length: u64) -> Result<()> {
+        let Some(length) = NonZeroU64::new(length) else {
+            return Ok(());
+        };
+        // sync_file_range(2) has no safe wrapper. This too starts writeback of the range and does not wait; of
+        // what it then drops from memory, pages just written are no part, since they are being written back.
+        let done = rustix::fs::fadvise(&self.file, offset, Some(length), Advice::DontNeed);
+        done.map_err(errno("start_writeback", &self.path))
     }
 }
 
