@@ -1,3 +1,5 @@
 //! The master: where everything is.
 
+pub mod command;
+pub mod state;
 pub mod store;

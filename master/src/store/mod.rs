@@ -9,7 +9,9 @@
 //!
 //! Durability is not the store's but the log's: what a store has lost is applied again from there.
 
+pub mod keys;
 mod memory;
+pub mod records;
 mod txn;
 
 use std::cell::RefCell;

@@ -1,0 +1,28 @@
+//! The truth: names, files, chunks, sessions and servers as hard facts, and what commands make of them.
+//!
+//! Pure: [`apply`] reads and writes one transaction and knows nothing else, so that two runs of one log give the same
+//! bytes. Questions are plain functions over [`crate::store::Read`]. Who is alive, who may write just now and which
+//! replica is where are soft facts and live elsewhere; when something is done is the steward's business.
+
+mod access;
+mod attributes;
+mod clients;
+mod context;
+mod lookup;
+mod servers;
+mod slots;
+mod tables;
+mod xattrs;
+
+pub use access::{Access, check_access};
+pub use clients::{client, client_by_nonce, clients, stored_outcome};
+pub use lookup::{
+    ENTRIES_MAX, Entry, Page, PageRequest, Resolved, SYMLINKS_MAX, get_attributes, lookup, read_directory,
+    read_link, resolve,
+};
+pub use servers::{server_by_disk, server_by_identity, servers};
+pub use slots::{
+    EXTENTS_MAX, Located, Location, chunks_after, locate, proposals_after, unreferenced_before, writable_slot,
+};
+pub use tables::{chunk, cluster, counters, inode, parameters, server};
+pub use xattrs::{get_xattr, list_xattr};
