@@ -54,7 +54,7 @@ impl Parameters {
     #[must_use]
     pub fn are_valid(&self) -> bool {
         (BLOCK_BYTES..=CHUNK_BYTES_MAX).contains(&self.chunk_bytes)
-            && self.chunk_bytes % BLOCK_BYTES == 0
+            && self.chunk_bytes.is_multiple_of(BLOCK_BYTES)
             && (1..=GOAL_MAX).contains(&self.goal)
             && (1..=100).contains(&self.time_divisor)
     }

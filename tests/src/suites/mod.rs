@@ -4,4 +4,6 @@
 
 pub mod blocking;
 pub mod disk;
+pub mod net;
+pub mod store;
 pub mod time;

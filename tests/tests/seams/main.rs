@@ -1,5 +1,7 @@
-//! The seams of `dfs-stdx`, real and fake, against their suites; and what only the fake disk can do.
+//! The seams, real and fake, against their suites; and what only the fake disk can do.
 
+use dfs_master::store::MemoryStore;
+use dfs_proto::net::{Listen, Tcp};
 use dfs_stdx::blocking::Pool;
 use dfs_stdx::disk::{Disk, MemDisk, Open, OsDisk, Surviving};
 use dfs_stdx::{Clock, Rng};
@@ -65,6 +67,22 @@ async fn the_simulated_clock_conforms() {
 fn both_sources_of_chance_conform() {
     suites::time::rng_conformance(&Rng::system());
     suites::time::rng_conformance(&Rng::seeded(1));
+}
+
+#[test]
+fn the_store_in_memory_conforms() {
+    suites::store::conformance(|| Box::new(MemoryStore::new()));
+}
+
+#[tokio::test]
+async fn tcp_conforms() {
+    let listener = Tcp.listen("127.0.0.1:0").await.unwrap();
+    let closed = Tcp.listen("127.0.0.1:0").await.unwrap().local_addr();
+    let addr = listener.local_addr();
+    tokio::select! {
+        () = suites::net::echo(listener) => unreachable!("an echo does not end"),
+        () = suites::net::conformance(&Tcp, &addr, &closed) => {}
+    }
 }
 
 /// The way a file is replaced by rename, as far as the step at which the process dies.
