@@ -24,6 +24,11 @@ pub mod pb {
         missing_docs,
         reason = "generated from .proto files, which carry the documentation"
     )]
-    #![expect(unused_qualifications, clippy::all, clippy::allow_attributes, reason = "generated")]
+    #![expect(
+        unused_qualifications,
+        clippy::all,
+        clippy::allow_attributes,
+        reason = "generated"
+    )]
     tonic::include_proto!("dfs.v1");
 }

@@ -43,3 +43,23 @@ impl Listener for SimListener {
         self.local.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suites;
+
+    #[test]
+    fn the_simulated_network_conforms() {
+        let mut sim = turmoil::Builder::new().simulation_duration(std::time::Duration::from_secs(120)).build();
+        sim.host("server", || async {
+            suites::net::echo(SimNet.listen("0.0.0.0:7700").await?).await;
+            Ok(())
+        });
+        sim.client("client", async {
+            suites::net::conformance(&SimNet, "server:7700", "server:7701").await;
+            Ok(())
+        });
+        sim.run().unwrap();
+    }
+}
