@@ -1,5 +1,6 @@
 //! The master: where everything is.
 
 pub mod command;
+pub mod plan;
 pub mod state;
 pub mod store;
