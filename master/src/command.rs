@@ -53,7 +53,12 @@ impl Command {
 
     /// A client's request.
     #[must_use]
-    pub fn from_client(time_ns: i64, request: RequestId, caller: Caller, change: impl Into<Change>) -> Command {
+    pub fn from_client(
+        time_ns: i64,
+        request: RequestId,
+        caller: Caller,
+        change: impl Into<Change>,
+    ) -> Command {
         Command {
             time_ns,
             request: Some(request),

@@ -213,7 +213,11 @@ impl Attributes {
             mtime_ns: inode.mtime_ns,
             ctime_ns: inode.ctime_ns,
             rdev: inode.rdev,
-            goal: if inode.goal == 0 { parameters.goal } else { inode.goal },
+            goal: if inode.goal == 0 {
+                parameters.goal
+            } else {
+                inode.goal
+            },
             chunk_bytes: parameters.chunk_bytes,
             change: inode.change,
             chunks: inode.chunks,

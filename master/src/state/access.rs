@@ -110,7 +110,11 @@ pub(super) fn require_removal(caller: &Caller, directory: &Inode, entry: &Inode)
 /// without suid, and without sgid where it means a group to run as.
 pub(super) fn without_privileges(mode: u32) -> u32 {
     let kept = mode & !SUID;
-    if mode & GROUP_EXECUTE != 0 { kept & !SGID } else { kept }
+    if mode & GROUP_EXECUTE != 0 {
+        kept & !SGID
+    } else {
+        kept
+    }
 }
 
 #[cfg(test)]

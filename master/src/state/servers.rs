@@ -101,8 +101,7 @@ fn number_new(ctx: &mut Context<'_, '_>, asked: &RegisterServer) -> Result<NodeI
         node = c.next_node;
         c.next_node += 1;
     });
-    ctx.txn
-        .put(keys::identity(&asked.identity), node.to_be_bytes());
+    ctx.txn.put(keys::identity(&asked.identity), node.to_be_bytes());
     Ok(NodeId(node))
 }
 

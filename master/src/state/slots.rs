@@ -128,10 +128,13 @@ fn holds(key: &[u8], value: &[u8], offset: u64) -> bool {
 /// Chunks in order of their handles, behind `after`, at most `max`: the steward's way through all of them.
 #[must_use]
 pub fn chunks_after(read: &dyn Read, after: ChunkHandle, max: usize) -> Vec<(ChunkHandle, Chunk)> {
-    read.scan(&keys::chunk(ChunkHandle(after.0.saturating_add(1))), &[keys::CHUNK + 1])
-        .take(max)
-        .map(|(key, value)| (ChunkHandle(keys::last_number(&key)), tables::decode(&value)))
-        .collect()
+    read.scan(
+        &keys::chunk(ChunkHandle(after.0.saturating_add(1))),
+        &[keys::CHUNK + 1],
+    )
+    .take(max)
+    .map(|(key, value)| (ChunkHandle(keys::last_number(&key)), tables::decode(&value)))
+    .collect()
 }
 
 /// Chunks with an unfinished proposal, behind `after`, at most `max`.

@@ -27,15 +27,19 @@ fn namespace(name: &[u8]) -> Result<Namespace> {
         (b"security.", Namespace::Security),
     ];
     if name.len() > NAME_BYTES_MAX {
-        return Err(Error::new(Code::InvalidArgument, "the attribute's name is too long"));
+        return Err(Error::new(
+            Code::InvalidArgument,
+            "the attribute's name is too long",
+        ));
     }
     for (prefix, found) in known {
         if let Some(rest) = name.strip_prefix(prefix) {
             return match rest {
                 [] => Err(Error::new(Code::InvalidArgument, "an attribute needs a name")),
-                [_, ..] if rest.contains(&0) => {
-                    Err(Error::new(Code::InvalidArgument, "an attribute's name has no NUL"))
-                }
+                [_, ..] if rest.contains(&0) => Err(Error::new(
+                    Code::InvalidArgument,
+                    "an attribute's name has no NUL",
+                )),
                 [_, ..] => Ok(found),
             };
         }
@@ -55,9 +59,10 @@ fn require_read(caller: &Caller, inode: &Inode, name: &[u8]) -> Result<()> {
 
 fn require_write(caller: &Caller, inode: &Inode, name: &[u8]) -> Result<()> {
     match namespace(name)? {
-        Namespace::User if !has_user_attributes(inode) => {
-            Err(Error::new(Code::NotPermitted, "only files and directories have user attributes"))
-        }
+        Namespace::User if !has_user_attributes(inode) => Err(Error::new(
+            Code::NotPermitted,
+            "only files and directories have user attributes",
+        )),
         Namespace::User if inode.kind() == Kind::Directory && inode.mode & access::STICKY != 0 => {
             access::require_owner(caller, inode)?;
             access::require(caller, inode, Access::WRITE)
@@ -114,7 +119,10 @@ pub(super) fn set(ctx: &mut Context<'_, '_>, set: &SetXattr) -> Result<Reply> {
     };
     let total = inode.xattr_bytes - old + size(&set.value);
     if total > XATTR_TOTAL_BYTES_MAX as u64 {
-        return Err(Error::new(Code::NoSpace, "the attributes of one inode are too many"));
+        return Err(Error::new(
+            Code::NoSpace,
+            "the attributes of one inode are too many",
+        ));
     }
     inode.xattr_bytes = total;
     touch(&mut inode, ctx.now_ns);

@@ -107,7 +107,10 @@ pub fn collect(since_ns: i64, chunk: ChunkHandle) -> Key {
 #[must_use]
 pub fn collect_parts(key: &[u8]) -> (i64, ChunkHandle) {
     let ordered = number(&key[1..9]);
-    ((ordered ^ (1 << 63)).cast_signed(), ChunkHandle(number(&key[9..])))
+    (
+        (ordered ^ (1 << 63)).cast_signed(),
+        ChunkHandle(number(&key[9..])),
+    )
 }
 
 /// A client session.

@@ -1,0 +1,84 @@
+//! Soft facts: who is alive, which replica is where, who may write just now. They come in reports, are never logged,
+//! and are gathered anew after a restart.
+//!
+//! One lock over plain tables, held for moments and never across an await; whoever waits for a change of
+//! sessions watches [`Live::changes`].
+
+pub mod clients;
+pub mod grants;
+pub mod replicas;
+pub mod servers;
+
+use crate::plan::Session;
+use clients::Clients;
+use dfs_proto::NodeId;
+use dfs_proto::limits::Timings;
+use dfs_stdx::clock::Instant;
+use grants::Grants;
+use replicas::Replicas;
+use servers::Servers;
+use std::sync::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+/// All soft facts.
+#[derive(Debug)]
+pub struct Live {
+    tables: Mutex<Tables>,
+    changed: watch::Sender<u64>,
+}
+
+/// The tables, under the lock.
+#[derive(Debug)]
+pub struct Tables {
+    /// Chunkservers and their sessions.
+    pub servers: Servers,
+    /// Who has reported which replica.
+    pub replicas: Replicas,
+    /// Who may write which chunk.
+    pub grants: Grants,
+    /// Client sessions.
+    pub clients: Clients,
+}
+
+impl Live {
+    /// At the master's start, when nothing was reported yet.
+    #[must_use]
+    pub fn new(timings: Timings, now: Instant) -> Live {
+        Live {
+            tables: Mutex::new(Tables {
+                servers: Servers::new(timings, now),
+                replicas: Replicas::default(),
+                grants: Grants::new(timings.grant_lease),
+                clients: Clients::new(timings.client_lease),
+            }),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// The tables. Do not wait while holding them.
+    ///
+    /// # Panics
+    /// If a holder panicked.
+    pub fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables
+            .lock()
+            .expect("no panic while the live tables are held")
+    }
+
+    /// Changes when a session begins, is compared, or ends.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Says that sessions have changed.
+    pub fn notify(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// How a chunkserver's session stands.
+    #[must_use]
+    pub fn session(&self, node: NodeId, now: Instant) -> Session {
+        self.lock().servers.session(node, now)
+    }
+}
