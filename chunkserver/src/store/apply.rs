@@ -1,0 +1,248 @@
+//! Applying packets: the only way a client's bytes enter a replica.
+//!
+//! A batch is one change of the header: the intents of all its packets, then data and table, then the header with
+//! length and writers. A packet beyond the length needs no intent: what lies at or beyond the header's length is
+//! nobody's, and the last block's CRC is in the header itself.
+
+use super::error::{Error, Result};
+use super::file::{Body, Core, Replica};
+use super::format::{INTENTS_MAX, TABLE_AT, Writer, encode_table, note_writer};
+use super::read::{block_bytes, index, number};
+use bytes::Bytes;
+use dfs_proto::WriterId;
+use dfs_proto::checksum::{combine, crc, crc_of_zeros};
+use dfs_proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
+use dfs_proto::span::{Piece, block_length, blocks_of, pieces};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Appended bytes after which their writeback is asked for: pacing keeps an fsync short.
+const WRITEBACK_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What one packet changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Who wrote it.
+    pub writer: WriterId,
+    /// The writer's sequence.
+    pub sequence: u64,
+    /// Where in the chunk, bytes.
+    pub offset: u64,
+    /// The bytes; may be none (an fsync).
+    pub data: Bytes,
+    /// CRC-32 of each piece of them, already checked.
+    pub checksums: Vec<u32>,
+}
+
+impl Packet {
+    fn end(&self) -> u64 {
+        self.offset + self.data.len() as u64
+    }
+}
+
+/// CRCs that a packet gives to blocks, before they are in the table.
+type NewCrcs = Vec<(u64, u32)>;
+
+impl Replica {
+    /// Applies packets in order, to the page cache. After an error nothing, or only packets before the one that
+    /// failed, is applied: none of the batch may be acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::OutOfStream`], [`Error::Full`], [`Error::Corrupt`] if a block to be merged with is rotten; the disk's.
+    pub fn apply(&self, packets: &[Packet]) -> Result<()> {
+        self.change(|core| {
+            if core.restarted {
+                return Err(Error::OutOfStream);
+            }
+            if packets.iter().any(|p| p.end() > CHUNK_BYTES_MAX) {
+                return Err(Error::Refused("a packet beyond the largest chunk".into()));
+            }
+            core.mark_open()?;
+            core.apply(packets)
+        })
+    }
+}
+
+impl Core {
+    fn apply(&mut self, packets: &[Packet]) -> Result<()> {
+        self.slot.durable = false;
+        let before = self.slot.length;
+        let intents = overwritten(packets, before);
+        if !intents.is_empty() {
+            for intent in &intents {
+                self.confirm(intent.start, intent.end)?;
+            }
+            self.slot.overwrote = true;
+            self.slot.durable = false;
+            self.slot.intents = intents;
+            self.write_slot()?;
+        }
+        self.dirty = true;
+        let mut changed = u64::MAX..0;
+        let applied = packets.iter().try_for_each(|p| self.apply_one(p, &mut changed));
+        let finished = self.finish(&changed);
+        if finished.is_err() {
+            self.restarted = true;
+        }
+        applied.and(finished)?;
+        self.pace(before);
+        Ok(())
+    }
+
+    /// Table, then header: what was applied becomes the replica's.
+    fn finish(&mut self, changed: &Range<u64>) -> Result<()> {
+        let body = self.load()?;
+        if changed.start < changed.end {
+            let crcs = &body.crcs[index(changed.start)..index(changed.end)];
+            body.file
+                .write_at(&encode_table(crcs), TABLE_AT + changed.start * 4)?;
+        }
+        if !self.restarted {
+            self.slot.intents.clear();
+        }
+        self.write_slot()
+    }
+
+    fn apply_one(&mut self, packet: &Packet, changed: &mut Range<u64>) -> Result<()> {
+        if !packet.data.is_empty() {
+            self.apply_data(packet, changed)?;
+        }
+        let newest = Writer {
+            writer: packet.writer,
+            sequence: packet.sequence,
+            offset: u32::try_from(packet.offset).expect("a chunk is small"),
+        };
+        note_writer(&mut self.slot.writers, newest);
+        Ok(())
+    }
+
+    fn apply_data(&mut self, packet: &Packet, changed: &mut Range<u64>) -> Result<()> {
+        let length = self.slot.length;
+        let body = self.load()?;
+        let crcs = self.crcs_after(&body, packet)?;
+        if packet.offset > length && body.file.length()? > Core::data_at(length) {
+            // Bytes that never became the replica's lie where the gap has to read as zeros.
+            body.file.set_length(Core::data_at(length))?;
+        }
+        let overwrites = packet.offset < length;
+        if overwrites {
+            // Holes get their space first: a full disk must not leave a block half old and half new.
+            self.reserve_holes(&body, packet)?;
+        }
+        if let Err(error) = body.file.write_at(&packet.data, Core::data_at(packet.offset)) {
+            // Blocks in the intents may be torn now, as after a crash.
+            self.restarted |= overwrites;
+            return Err(error.into());
+        }
+        self.slot.length = length.max(packet.end());
+        drop(body);
+        self.set_crcs(&crcs);
+        for (block, _) in crcs {
+            *changed = changed.start.min(block)..changed.end.max(block + 1);
+        }
+        Ok(())
+    }
+
+    /// Puts CRCs in the table in memory, as long as the length says, and the last block's in the header.
+    pub(super) fn set_crcs(&mut self, crcs: &[(u64, u32)]) {
+        let body = self.body.as_mut().expect("it was loaded to be changed");
+        let table = Arc::make_mut(&mut body.crcs);
+        table.resize(index(blocks_of(self.slot.length)), 0);
+        for (block, crc) in crcs {
+            table[index(*block)] = *crc;
+        }
+        let partial = self.slot.length % BLOCK_BYTES != 0;
+        self.slot.tail_crc = table.last().copied().filter(|_| partial).unwrap_or_default();
+    }
+
+    /// The CRC of every block the packet changes, also of the zeros between the length and its offset.
+    fn crcs_after(&self, body: &Body, packet: &Packet) -> Result<NewCrcs> {
+        let length = self.slot.length;
+        let mut crcs = NewCrcs::new();
+        if packet.offset > length {
+            for gap in pieces(length, packet.offset - length) {
+                let zeros = crc_of_zeros(gap.length);
+                let before = if gap.in_block > 0 {
+                    Some(body.crcs[index(gap.block)])
+                } else {
+                    None
+                };
+                crcs.push((gap.block, before.map_or(zeros, |b| combine(b, zeros, gap.length))));
+            }
+        }
+        for (piece, sum) in pieces(packet.offset, packet.data.len() as u64).zip(&packet.checksums) {
+            let filled = length.max(packet.offset);
+            let held = block_length(piece.block, filled);
+            let known = crcs.last().filter(|(b, _)| *b == piece.block).map(|(_, c)| *c);
+            let new = if held <= piece.in_block {
+                let before = known.or_else(|| body.crcs.get(index(piece.block)).copied());
+                before
+                    .filter(|_| held > 0)
+                    .map_or(*sum, |b| combine(b, *sum, piece.length))
+            } else if piece.in_block == 0 && piece.length >= held {
+                *sum
+            } else {
+                self.merged(body, &piece, &packet.data)?
+            };
+            crcs.retain(|(b, _)| *b != piece.block);
+            crcs.push((piece.block, new));
+        }
+        Ok(crcs)
+    }
+
+    /// The CRC of a block of which a part is overwritten; what stays is verified first, so that no rot is hidden.
+    fn merged(&self, body: &Body, piece: &Piece, data: &[u8]) -> Result<u32> {
+        let mut bytes = block_bytes(body, self.slot.length, piece.block)?;
+        let length = block_length(piece.block, self.slot.length);
+        if bytes.len() as u64 != length || crc(&bytes) != body.crcs[index(piece.block)] {
+            return Err(Error::Corrupt {
+                chunk: self.slot.handle,
+                block: number(piece.block),
+            });
+        }
+        let (start, end) = (index(piece.in_block), index(piece.in_block + piece.length));
+        bytes.resize(bytes.len().max(end), 0);
+        bytes[start..end].copy_from_slice(&data[piece.range()]);
+        Ok(crc(&bytes))
+    }
+
+    fn reserve_holes(&self, body: &Body, packet: &Packet) -> Result<()> {
+        let zeros = crc_of_zeros(BLOCK_BYTES);
+        let hole = pieces(packet.offset, packet.data.len() as u64)
+            .any(|p| body.crcs.get(index(p.block)) == Some(&zeros));
+        if hole {
+            body.file
+                .reserve(Core::data_at(packet.offset), packet.data.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Asks that what was appended goes to the disk soon, so that an fsync finds little to do.
+    fn pace(&self, before: u64) {
+        let (from, to) = (before / WRITEBACK_BYTES, self.slot.length / WRITEBACK_BYTES);
+        if let (true, Some(body)) = (to > from, &self.body) {
+            let start = Core::data_at(from * WRITEBACK_BYTES);
+            // Only a hint: if it fails, the fsync will say so.
+            let _ = body.file.start_writeback(start, (to - from) * WRITEBACK_BYTES);
+        }
+    }
+}
+
+/// The byte ranges below `length` that packets overwrite, in order, merged to at most [`INTENTS_MAX`].
+fn overwritten(packets: &[Packet], length: u64) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = packets
+        .iter()
+        .map(|p| p.offset..p.end().min(length))
+        .filter(|r| r.start < r.end)
+        .collect();
+    ranges.sort_by_key(|r| r.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        let full = merged.len() == INTENTS_MAX;
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end || full => last.end = last.end.max(range.end),
+            Some(_) | None => merged.push(range),
+        }
+    }
+    merged
+}
