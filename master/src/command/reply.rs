@@ -58,9 +58,6 @@ pub struct Made {
     /// The chunk at offset 0, if one was wanted.
     #[prost(message, optional, tag = "3")]
     pub slot: Option<Slot>,
-    /// Chunks the truncation of an existing file waits for: none, since size 0 frees them all.
-    #[prost(uint64, tag = "4")]
-    pub truncating: u64,
 }
 
 /// See [`Reply::Changed`].

@@ -68,7 +68,9 @@ pub fn stored_outcome(read: &dyn Read, request: &RequestId) -> Result<Option<Out
 /// Keeps an answer and forgets those the client has seen.
 pub(super) fn remember(txn: &mut Txn<'_>, request: &RequestId, outcome: &Outcome) {
     let id = ClientId(request.client);
-    let mut session = client(txn, id).expect("the session was there before the command");
+    let Some(mut session) = client(txn, id) else {
+        return; // The command ended its own session.
+    };
     if request.lowest_unanswered > session.lowest {
         forget(txn, id, request.lowest_unanswered);
         session.lowest = request.lowest_unanswered;

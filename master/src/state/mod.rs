@@ -5,17 +5,27 @@
 //! replica is where are soft facts and live elsewhere; when something is done is the steward's business.
 
 mod access;
+mod apply;
 mod attributes;
+mod chunks;
 mod clients;
+mod cluster;
 mod context;
+mod entries;
+mod files;
 mod lookup;
+mod make;
+mod names;
+mod rename;
 mod servers;
 mod slots;
 mod tables;
 mod xattrs;
 
 pub use access::{Access, check_access};
+pub use apply::apply;
 pub use clients::{client, client_by_nonce, clients, stored_outcome};
+pub use cluster::signing_keys;
 pub use lookup::{
     ENTRIES_MAX, Entry, Page, PageRequest, Resolved, SYMLINKS_MAX, get_attributes, lookup, read_directory,
     read_link, resolve,

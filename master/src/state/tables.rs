@@ -64,6 +64,13 @@ pub(super) fn save_inode(txn: &mut Txn<'_>, id: InodeId, inode: &Inode) {
     save(txn, keys::inode(id), inode);
 }
 
+/// Changes a record that must be there.
+pub(super) fn edit_inode(txn: &mut Txn<'_>, id: InodeId, change: impl FnOnce(&mut Inode)) {
+    let mut inode = known_inode(txn, id);
+    change(&mut inode);
+    save_inode(txn, id, &inode);
+}
+
 pub(super) fn directory(read: &dyn Read, id: InodeId) -> Result<Inode> {
     let found = inode(read, id)?;
     if found.kind() == Kind::Directory {

@@ -1,0 +1,79 @@
+//! One command: its kept answer if it was asked before, else its change and the answer to keep.
+
+use dfs_proto::{ClientId, Code, Error, Result};
+
+use super::context::Context;
+use super::{
+    attributes, chunks, clients, cluster, files, make, names, rename, servers, xattrs,
+};
+use crate::command::{Caller, Change, Command, Outcome, Reply};
+use crate::store::{Read, Txn};
+
+/// Applies the command at `index` of the log. A refused command changes nothing but the results kept for its client.
+///
+/// # Errors
+/// The refusal: data, the same in every run.
+pub fn apply(txn: &mut Txn<'_>, index: u64, command: &Command) -> Outcome {
+    if let Some(request) = &command.request
+        && let Some(answered) = clients::stored_outcome(txn, request)?
+    {
+        return answered;
+    }
+    let mut own = Txn::new(&*txn);
+    let outcome = change(
+        &mut Context {
+            txn: &mut own,
+            caller: command.caller.clone().unwrap_or(Caller::ROOT),
+            client: command.request.map(|r| ClientId(r.client)),
+            now_ns: command.time_ns,
+            index,
+        },
+        command,
+    );
+    let batch = own.into_batch();
+    if outcome.is_ok() {
+        txn.absorb(batch);
+    }
+    if let Some(request) = &command.request {
+        clients::remember(txn, request, &outcome);
+    }
+    outcome
+}
+
+fn change(ctx: &mut Context<'_, '_>, command: &Command) -> Result<Reply> {
+    let change = command
+        .change
+        .as_ref()
+        .ok_or_else(|| Error::new(Code::Internal, "a change this program does not know"))?;
+    require_cluster(ctx.txn, change)?;
+    match change {
+        Change::Genesis(c) => cluster::genesis(ctx, c),
+        Change::OpenClient(c) => clients::open(ctx, c),
+        Change::EndClient(c) => clients::end(ctx, c),
+        Change::Make(c) => make::make(ctx, c),
+        Change::Link(c) => names::link(ctx, c),
+        Change::Unlink(c) => names::unlink(ctx, c),
+        Change::RemoveDirectory(c) => names::remove_directory(ctx, c),
+        Change::Rename(c) => rename::rename(ctx, c),
+        Change::SetAttributes(c) => attributes::set(ctx, c),
+        Change::SetXattr(c) => xattrs::set(ctx, c),
+        Change::RemoveXattr(c) => xattrs::remove(ctx, c),
+        Change::Allocate(c) => files::allocate(ctx, c),
+        Change::CommitLength(c) => files::commit_length(ctx, c),
+        Change::Propose(c) => chunks::propose(ctx, c),
+        Change::Activate(c) => chunks::activate(ctx, c),
+        Change::Freeze(c) => chunks::freeze(ctx, c),
+        Change::ForgetChunk(c) => chunks::forget(ctx, c),
+        Change::RegisterServer(c) => servers::register(ctx, c),
+        Change::DiskFailed(c) => servers::disk_failed(ctx, c),
+        Change::RemoveServer(c) => servers::remove(ctx, c),
+        Change::RotateKey(c) => cluster::rotate_key(ctx, c),
+    }
+}
+
+fn require_cluster(read: &dyn Read, change: &Change) -> Result<()> {
+    if cluster(read).is_none() && !matches!(change, Change::Genesis(_)) {
+        return Err(Error::new(Code::Unavailable, "the cluster is not born yet"));
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The bytes of files as the master knows them: which slot has which chunk, how long it is, and the file's size.
+
+use dfs_proto::limits::FILE_BYTES_MAX;
+use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result, Version};
+
+use super::access::{self, Access};
+use super::context::Context;
+use super::{attributes, chunks, slots, tables};
+use crate::command::{Allocate, CommitLength, Committed, Reply, Slot};
+use crate::store::keys;
+use crate::store::records::{Chunk, Extent, Inode};
+
+pub(super) fn allocate(ctx: &mut Context<'_, '_>, asked: &Allocate) -> Result<Reply> {
+    let id = InodeId(asked.inode);
+    let (slot, chunk) = slots::writable_slot(ctx.txn, &ctx.caller, id, asked.offset)?;
+    if let Some(chunk) = chunk
+        && asked.instead_of == slot.chunk
+        && may_be_given_up(ctx, &chunk)
+    {
+        let mut inode = tables::known_inode(ctx.txn, id);
+        let extent = Extent {
+            span: slot.span,
+            chunk: slot.chunk,
+        };
+        free(ctx, id, &mut inode, (slot.offset, extent));
+        tables::save_inode(ctx.txn, id, &inode);
+    }
+    slot_with_chunk(ctx, id, asked.offset, &asked.members).map(Reply::Allocated)
+}
+
+/// Only its allocator has ever had a grant for it, and nothing was ever committed (protocol section 3, rule 1).
+fn may_be_given_up(ctx: &Context<'_, '_>, chunk: &Chunk) -> bool {
+    chunk.allocator().is_some() && chunk.allocator() == ctx.client && !chunk.frozen
+}
+
+/// The slot that holds `offset`, with its chunk or a new one.
+pub(super) fn slot_with_chunk(
+    ctx: &mut Context<'_, '_>,
+    id: InodeId,
+    offset: u64,
+    members: &[u32],
+) -> Result<Slot> {
+    let (mut slot, chunk) = slots::slot_at(ctx.txn, id, offset)?;
+    if chunk.is_some() {
+        return Ok(slot);
+    }
+    slot.chunk = chunks::create(ctx, &slot, members)?.0;
+    let extent = Extent {
+        span: slot.span,
+        chunk: slot.chunk,
+    };
+    tables::save(ctx.txn, keys::extent(id, slot.offset), &extent);
+    tables::edit_inode(ctx.txn, id, |inode| inode.chunks += 1);
+    Ok(slot)
+}
+
+/// Takes the chunk out of its slot. The caller saves the inode.
+fn free(ctx: &mut Context<'_, '_>, id: InodeId, inode: &mut Inode, at: (u64, Extent)) {
+    let (offset, extent) = at;
+    ctx.txn.remove(keys::extent(id, offset));
+    let length = chunks::release(ctx, extent.handle());
+    inode.chunks -= 1;
+    inode.allocated_bytes -= length;
+}
+
+/// Frees all slots that begin at `size` or behind it. The caller saves the inode.
+pub(super) fn free_from(ctx: &mut Context<'_, '_>, id: InodeId, inode: &mut Inode, size: u64) {
+    let gone: Vec<_> = slots::extents_from(ctx.txn, id, size)
+        .filter(|(offset, _)| *offset >= size)
+        .collect();
+    for at in gone {
+        free(ctx, id, inode, at);
+    }
+}
+
+/// Sets a file's size; the caller saves the inode. What lies behind a smaller size is freed; the chunk that holds the
+/// end, if bytes of it go, gets a proposal that cuts it: its handle and version are returned.
+pub(super) fn set_size(
+    ctx: &mut Context<'_, '_>,
+    id: InodeId,
+    inode: &mut Inode,
+    size: u64,
+) -> Result<Option<(ChunkHandle, Version)>> {
+    if size > FILE_BYTES_MAX {
+        return Err(Code::TooLarge.into());
+    }
+    let mut truncating = None;
+    if size <= inode.size {
+        // Also at an equal size: a chunk behind the end may hold bytes that were acknowledged and not committed yet.
+        free_from(ctx, id, inode, size);
+    }
+    if size < inode.size
+        && let (slot, Some(_)) = slots::slot_at(ctx.txn, id, size)?
+        && slot.offset < size
+    {
+        let handle = ChunkHandle(slot.chunk);
+        let version = chunks::propose_truncation(ctx, handle, size - slot.offset)?;
+        truncating = Some((handle, version));
+    }
+    inode.size = size;
+    Ok(truncating)
+}
+
+pub(super) fn commit_length(ctx: &mut Context<'_, '_>, commit: &CommitLength) -> Result<Reply> {
+    let id = InodeId(commit.inode);
+    let mut inode = tables::file(ctx.txn, id)?;
+    access::require_bytes(&ctx.caller, &inode, Access::WRITE)?;
+    let mut grown = false;
+    if commit.chunk != 0 {
+        let (end, more) = chunks::commit_length(ctx, commit)?;
+        grown = more > 0 || end > inode.size;
+        inode.size = inode.size.max(end);
+        inode.allocated_bytes += more;
+    }
+    if grown || commit.mtime_ns.is_some() {
+        attributes::bytes_changed(ctx, &mut inode);
+        // A client's clock may run ahead; what it wrote was not written later than now.
+        inode.mtime_ns = commit.mtime_ns.unwrap_or(ctx.now_ns).min(ctx.now_ns);
+        tables::save_inode(ctx.txn, id, &inode);
+    }
+    Ok(Reply::Committed(Committed { size: inode.size }))
+}
+
+/// A chunk's length is another one after activation: its file follows. Returns false if committed bytes in the middle
+/// of the file are gone, so that the size cannot tell.
+pub(super) fn follow(ctx: &mut Context<'_, '_>, chunk: &Chunk, old: u64, kept: u64) -> bool {
+    let id = InodeId(chunk.inode);
+    let mut inode = tables::known_inode(ctx.txn, id);
+    let length = chunk.active.length;
+    inode.allocated_bytes = inode.allocated_bytes - old + length;
+    let end = chunk.offset + length;
+    let told = if length < kept {
+        let was_last = inode.size == chunk.offset + kept;
+        if was_last {
+            inode.size = end;
+        }
+        was_last
+    } else {
+        true
+    };
+    if length < kept || end > inode.size {
+        inode.size = inode.size.max(end);
+        attributes::bytes_changed(ctx, &mut inode);
+    }
+    tables::save_inode(ctx.txn, id, &inode);
+    told
+}
+
+/// Refuses a chunk that is not where the writer thinks.
+pub(super) fn require_place(commit: &CommitLength, chunk: Option<Chunk>) -> Result<Chunk> {
+    chunk
+        .filter(|c| c.references > 0 && c.inode == commit.inode)
+        .ok_or_else(|| {
+            Error::new(Code::Stale, "the chunk is not part of the file any more")
+                .on_chunk(ChunkHandle(commit.chunk), Version(commit.version))
+        })
+}
