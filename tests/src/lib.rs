@@ -1,3 +1,6 @@
 //! The harness of dfs, and the suites every implementation of a seam passes.
 
+pub mod cuts;
+pub mod manifest;
+pub mod proxy;
 pub mod suites;
