@@ -1,0 +1,61 @@
+//! What `dfs master` and `dfs chunkserver` share: their log, their parent, their end.
+
+use crate::args::Args;
+use crate::exit::{Failure, Result};
+use crate::settings;
+use clap::CommandFactory as _;
+use dfs_proto::Code;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use std::io;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The process that started this one and takes it along when it dies: set by `dfs up`, and by nobody else,
+/// so that a node's command line run by hand lives on its own.
+pub(crate) const PARENT_VARIABLE: &str = "DFS_PARENT";
+
+/// Readies the process for a life as `role`.
+///
+/// # Errors
+/// The parent is dead already, or the log cannot be set up.
+pub(crate) fn prepare(role: &str) -> Result<()> {
+    die_with_parent()?;
+    dfs_stdx::telemetry::init(tracing::Level::INFO)
+        .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
+    let typed = Args::command();
+    if let Some(command) = typed.find_subcommand(role) {
+        for variable in settings::unknown_variables(command) {
+            tracing::warn!(variable, "not a setting: ignored");
+        }
+    }
+    Ok(())
+}
+
+/// Asks the kernel to kill this process with its parent, if that is what the parent wants.
+fn die_with_parent() -> Result<()> {
+    let Some(parent) = std::env::var(PARENT_VARIABLE).ok() else {
+        return Ok(());
+    };
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    // It may have died before the kernel knew.
+    if getppid().map(|pid: Pid| pid.as_raw_nonzero().to_string()) == Some(parent) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Unavailable,
+        "the process that started this one is gone",
+    ))
+}
+
+/// Returns at SIGTERM or SIGINT.
+///
+/// # Errors
+/// The system's.
+pub(crate) async fn stop_requested() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
