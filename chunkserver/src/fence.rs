@@ -18,6 +18,8 @@ pub struct Fence {
 #[derive(Debug, Default)]
 struct State {
     node: NodeId,
+    /// Counts sessions, so that what was asked for in an old one cannot count for a new one.
+    session: u64,
     live_until: Option<Instant>,
     /// Every replica that was there when the session began has been compared.
     all_compared: bool,
@@ -38,12 +40,14 @@ impl Fence {
         self.state.lock().expect("no panic while the fence is held")
     }
 
-    /// A session began: every replica has to be compared again.
-    pub fn begin(&self, node: NodeId) {
+    /// A session began: every replica has to be compared again. Returns the session's number.
+    pub fn begin(&self, node: NodeId) -> u64 {
         let mut state = self.state();
+        state.session += 1;
         state.node = node;
         state.all_compared = false;
         state.compared.clear();
+        state.session
     }
 
     /// This server's number; 0 before the first session.
@@ -66,6 +70,7 @@ impl Fence {
     /// The session has ended: its peer said so, or we gave it up.
     pub fn end(&self) {
         let mut state = self.state();
+        state.session += 1;
         state.live_until = None;
         state.all_compared = false;
         state.compared.clear();
@@ -81,6 +86,14 @@ impl Fence {
     pub fn mark_compared(&self, chunk: ChunkHandle) {
         let mut state = self.state();
         if !state.all_compared {
+            state.compared.insert(chunk);
+        }
+    }
+
+    /// As [`Fence::mark_compared`], unless session `session` is over.
+    pub fn mark_compared_in(&self, session: u64, chunk: ChunkHandle) {
+        let mut state = self.state();
+        if state.session == session && !state.all_compared {
             state.compared.insert(chunk);
         }
     }
@@ -148,6 +161,19 @@ mod tests {
         assert!(fence.is_compared(ChunkHandle(2)));
         fence.end();
         assert!(!fence.is_live(now) && !fence.is_compared(ChunkHandle(1)));
+    }
+
+    #[test]
+    fn what_an_old_session_compared_does_not_count() {
+        let fence = Fence::new();
+        let old = fence.begin(NodeId(3));
+        fence.end();
+        fence.mark_compared_in(old, ChunkHandle(1));
+        let new = fence.begin(NodeId(3));
+        fence.mark_compared_in(old, ChunkHandle(1));
+        assert!(!fence.is_compared(ChunkHandle(1)));
+        fence.mark_compared_in(new, ChunkHandle(1));
+        assert!(fence.is_compared(ChunkHandle(1)));
     }
 
     #[test]

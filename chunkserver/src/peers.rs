@@ -3,11 +3,14 @@
 //! Calls are reads, so one that fails on a kept connection is made again on a fresh one. A connection carries one call
 //! at a time; a few idle ones are kept for each peer. This file is also where these calls' messages stop.
 
+use crate::store::Target;
+use crate::store::format::Writer;
 use bytes::Bytes;
 use dfs_proto::capability::Member;
 use dfs_proto::frame::{FrameReader, FrameWriter};
 use dfs_proto::net::{BoxStream, Dial};
 use dfs_proto::pb::{self, from_server, to_server};
+use dfs_proto::span::block_length;
 use dfs_proto::{Code, Error, NodeId, Result, Version, WriterId};
 use std::collections::BTreeMap;
 use std::io;
@@ -31,12 +34,31 @@ pub(crate) struct Claims {
     pub(crate) length: u64,
     /// One CRC a block in use.
     pub(crate) checksums: Vec<u32>,
-    /// Writer, its last sequence, the offset it went to; oldest use first.
-    pub(crate) writers: Vec<(WriterId, u64, u32)>,
+    /// Oldest use first.
+    pub(crate) writers: Vec<Writer>,
     /// The newest version whose source had lost power.
     pub(crate) loss: Version,
     /// Digest of length, checksums and writers.
     pub(crate) digest: u64,
+}
+
+impl Claims {
+    /// True if the block is one of those claimed.
+    pub(crate) fn fit(&self, pulled: &PulledBlock) -> bool {
+        self.checksums.get(pulled.block as usize) == Some(&pulled.checksum)
+            && pulled.bytes.len() as u64 == block_length(u64::from(pulled.block), self.length)
+    }
+
+    /// A replica with these claims, ready for `version` (`None`: only a base).
+    pub(crate) fn target(&self, version: Option<Version>, loss: Version) -> Target {
+        Target {
+            version,
+            loss,
+            length: self.length,
+            crcs: self.checksums.clone(),
+            writers: self.writers.clone(),
+        }
+    }
 }
 
 /// One block as another replica sent it.
@@ -219,11 +241,7 @@ impl Connection {
             body: Some(body),
         };
         self.writer.send(&request, Bytes::new()).await?;
-        let (reply, payload): Answer = self
-            .reader
-            .next()
-            .await?
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (reply, payload): Answer = self.reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         if reply.id != self.next_id {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -241,10 +259,7 @@ fn unexpected(node: NodeId) -> Error {
 fn claims(reply: pb::TableReply) -> Result<Claims> {
     let blocks = dfs_proto::span::blocks_of(reply.length);
     if reply.checksums.len() as u64 != blocks * 4 {
-        return Err(Error::new(
-            Code::Corrupt,
-            "a table that does not fit its length",
-        ));
+        return Err(Error::new(Code::Corrupt, "a table that does not fit its length"));
     }
     Ok(Claims {
         length: reply.length,
@@ -256,7 +271,11 @@ fn claims(reply: pb::TableReply) -> Result<Claims> {
         writers: reply
             .writers
             .iter()
-            .map(|w| (WriterId(w.writer), w.sequence, w.offset))
+            .map(|w| Writer {
+                writer: WriterId(w.writer),
+                sequence: w.sequence,
+                offset: w.offset,
+            })
             .collect(),
         loss: Version(reply.loss),
         digest: reply.digest,
@@ -292,7 +311,11 @@ fn pulled(run: Run, reply: &pb::PullReply, mut payload: Bytes) -> Result<Pulled>
             checksum,
         });
     }
-    if payload.is_empty() { Ok(result) } else { Err(corrupt()) }
+    if payload.is_empty() {
+        Ok(result)
+    } else {
+        Err(corrupt())
+    }
 }
 
 #[cfg(test)]

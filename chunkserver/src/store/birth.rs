@@ -3,6 +3,7 @@
 use super::error::{Error, Result};
 use super::identity::{DISKS_MAX, Identity};
 use super::index::Options;
+use dfs_proto::NodeId;
 use dfs_stdx::Rng;
 use dfs_stdx::disk::Disk;
 use std::path::Path;
@@ -24,7 +25,9 @@ pub(super) fn identities(disk: &dyn Disk, options: &Options, rng: &Rng) -> Resul
     }
     let old: Vec<&Identity> = found.iter().flatten().collect();
     check(options, &found, &old)?;
-    let mut base = old.first().map_or_else(
+    // A crash may have come between two directories' registration: the one that knows more is right.
+    let base = old.iter().find(|i| i.node != NodeId(0)).or(old.first());
+    let mut base = base.map_or_else(
         || Identity {
             server: rng.secret(),
             ..Identity::default()
@@ -54,17 +57,22 @@ fn refused(dir: &Path, why: &str) -> Error {
 }
 
 fn check(options: &Options, found: &[Option<Identity>], old: &[&Identity]) -> Result<()> {
-    let Some(first) = old.first() else { return Ok(()) };
+    let registered = |i: &&&Identity| i.node != NodeId(0);
+    let Some(first) = old.iter().find(registered).or(old.first()) else {
+        return Ok(());
+    };
+    let same = |i: &Identity| (i.cluster, i.node) == (first.cluster, first.node) || i.node == NodeId(0);
     for (dir, identity) in options.dirs.iter().zip(found) {
         match identity {
-            None if !options.accept_new_disk => {
+            // A crash may have come between the births of a new server's directories.
+            None if !options.accept_new_disk && first.node != NodeId(0) => {
                 return Err(refused(
                     dir,
                     "it is empty beside used ones: is its disk mounted? (a new disk has to be allowed)",
                 ));
             }
             None => {}
-            Some(i) if i.server != first.server || i.cluster != first.cluster || i.node != first.node => {
+            Some(i) if i.server != first.server || !same(i) => {
                 return Err(refused(dir, "it belongs to another chunkserver"));
             }
             Some(i) if old.iter().filter(|o| o.disk == i.disk).count() > 1 => {

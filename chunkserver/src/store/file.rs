@@ -303,7 +303,8 @@ impl Replica {
             if core.slot.promised > version {
                 return Err(Error::Stale(core.slot.promised));
             }
-            if core.slot.promised == version && core.slot.members == members {
+            // What could not be written the last time is written again.
+            if core.slot.promised == version && core.slot.members == members && !core.written {
                 return Ok(());
             }
             core.slot.promised = version;

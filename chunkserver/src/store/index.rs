@@ -153,6 +153,15 @@ impl Store {
             .collect()
     }
 
+    /// How many replicas there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.replicas
+            .read()
+            .expect("no panic while the index is held")
+            .len()
+    }
+
     /// All replicas, in order of their chunks.
     #[must_use]
     pub fn replicas(&self) -> Vec<Arc<Replica>> {
@@ -178,14 +187,18 @@ impl Store {
     /// What is promised for a chunk here, by its replica or by one that was deleted; 0 if nothing is.
     #[must_use]
     pub fn promised(&self, handle: ChunkHandle) -> Version {
-        let buried = self
-            .graves()
+        let buried = self.buried(handle);
+        self.get(handle)
+            .map_or(buried, |r| r.state().promised.max(buried))
+    }
+
+    fn buried(&self, handle: ChunkHandle) -> Version {
+        let graves = self.graves();
+        graves
             .iter()
             .map(|g| g.promised(handle))
             .max()
-            .unwrap_or_default();
-        self.get(handle)
-            .map_or(buried, |r| r.state().promised.max(buried))
+            .unwrap_or_default()
     }
 
     /// Creates a replica on the disk with the most room, in the page cache.
@@ -199,15 +212,20 @@ impl Store {
         synced: Version,
         members: Vec<NodeId>,
     ) -> Result<Arc<Replica>> {
-        let buried = self
-            .graves()
-            .iter()
-            .map(|g| g.promised(handle))
-            .max()
-            .unwrap_or_default();
+        let buried = self.buried(handle);
         if buried >= promised {
             return Err(Error::Stale(buried));
         }
+        self.create_promised(handle, promised, synced, members)
+    }
+
+    fn create_promised(
+        &self,
+        handle: ChunkHandle,
+        promised: Version,
+        synced: Version,
+        members: Vec<NodeId>,
+    ) -> Result<Arc<Replica>> {
         let home = self.roomiest()?;
         let birth = Birth {
             cluster: self.identity().cluster,
@@ -226,6 +244,15 @@ impl Store {
             .expect("no panic while it is held")
             .remove(&handle);
         Ok(replica)
+    }
+
+    /// Creates a replica that counts for nothing: a base to copy into.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_base(&self, handle: ChunkHandle) -> Result<Arc<Replica>> {
+        let buried = self.buried(handle);
+        self.create_promised(handle, buried, Version(0), Vec::new())
     }
 
     /// Promises a version, durably, whether there is a replica or not: an absent one is created, empty and not synced.

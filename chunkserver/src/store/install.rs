@@ -135,11 +135,26 @@ impl Install {
             .sum()
     }
 
-    /// Fills in a needed block.
+    /// The replica that takes over.
+    #[must_use]
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    /// Fills in a needed block. For a base the chunk may have been written since its table was told: these are its
+    /// bytes then, and the target follows.
     ///
     /// # Errors
     /// [`Error::Refused`] if it is not needed, or these are not its bytes; the disk's.
-    pub fn put(&self, block: u32, bytes: &[u8]) -> Result<()> {
+    pub fn put(&mut self, block: u32, bytes: &[u8]) -> Result<()> {
+        let expected = index(block_length(u64::from(block), self.target.length));
+        let bytes = match self.target.version {
+            None => bytes.get(..expected).unwrap_or(bytes),
+            Some(_) => bytes,
+        };
+        if self.target.version.is_none() && bytes.len() == expected && expected > 0 {
+            self.target.crcs[block as usize] = crc(bytes);
+        }
         let place = self.needed.binary_search(&block);
         let (Ok(place), true) = (place, self.target.fits(block, bytes)) else {
             return Err(Error::Refused(format!("not the bytes of block {block}")));

@@ -78,6 +78,30 @@ impl Replica {
         })
     }
 
+    /// Gives a torn block the bytes that another member of the same kind has there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a block that cannot be torn, or bytes of another length; the disk's.
+    pub fn settle(&self, block: u32, bytes: &[u8]) -> Result<()> {
+        self.change(|core| {
+            core.settle_slots()?;
+            let file = core.load()?.file;
+            let number = u64::from(block);
+            let length = block_length(number, core.slot.length);
+            if !core.may_be_torn(number) || length == 0 || bytes.len() as u64 != length {
+                return Err(Error::Refused(format!(
+                    "block {block} is not to be replaced by these bytes"
+                )));
+            }
+            core.dirty = true;
+            file.write_at(bytes, Core::data_at(number * BLOCK_BYTES))?;
+            let sum = crc(bytes);
+            core.set_crcs(&[(number, sum)]);
+            file.write_at(&sum.to_le_bytes(), TABLE_AT + number * 4)?;
+            core.write_slot()
+        })
+    }
+
     /// Becomes ready for the version it has promised, as it is but for a cut to `truncate` bytes: durable.
     /// Torn blocks have to be settled before.
     ///
