@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use dfs_proto::name::{NAME_BYTES_MAX, PATH_BYTES_MAX};
-use dfs_proto::{Code, Error, InodeId, Result};
+use dfs_proto::{Code, Error, InodeId, Result, limits};
 
 use super::access::{self, Access};
 use super::tables;
@@ -217,13 +217,14 @@ pub fn read_directory(read: &dyn Read, caller: &Caller, inode: InodeId, page: Pa
     let found: Vec<_> = names.by_ref().take(max).collect();
     let is_end = names.next().is_none();
     drop(names);
+    let parameters = attributes.then(|| tables::parameters(read));
     let entries = found
         .into_iter()
         .map(|(key, name)| {
             let dentry = tables::dentry(read, inode, &name).expect("a cursor's name is in its directory");
             let cursor = keys::last_number(&key);
             assert_eq!(dentry.cursor, cursor, "a name has one cursor");
-            entry_of(read, dentry, name, attributes)
+            entry_of(read, dentry, name, parameters.as_ref())
         })
         .collect();
     Ok(Page {
@@ -233,13 +234,19 @@ pub fn read_directory(read: &dyn Read, caller: &Caller, inode: InodeId, page: Pa
     })
 }
 
-fn entry_of(read: &dyn Read, dentry: Dentry, name: Vec<u8>, attributes: bool) -> Entry {
+fn entry_of(
+    read: &dyn Read,
+    dentry: Dentry,
+    name: Vec<u8>,
+    attributes: Option<&limits::Parameters>,
+) -> Entry {
     let inode = InodeId(dentry.inode);
+    let known = |parameters| Attributes::of(inode.0, &tables::known_inode(read, inode), parameters);
     Entry {
         name,
         inode,
         kind: dentry.kind(),
         cursor: dentry.cursor,
-        attributes: attributes.then(|| attributes_of(read, inode, &tables::known_inode(read, inode))),
+        attributes: attributes.map(known),
     }
 }

@@ -7,6 +7,7 @@
 mod access;
 mod apply;
 mod attributes;
+mod check;
 mod chunks;
 mod clients;
 mod cluster;
@@ -24,6 +25,7 @@ mod xattrs;
 
 pub use access::{Access, check_access};
 pub use apply::apply;
+pub use check::check;
 pub use clients::{client, client_by_nonce, clients, stored_outcome};
 pub use cluster::signing_keys;
 pub use lookup::{
@@ -36,3 +38,6 @@ pub use slots::{
 };
 pub use tables::{chunk, cluster, counters, inode, parameters, server};
 pub use xattrs::{get_xattr, list_xattr};
+
+#[cfg(test)]
+mod tests;
