@@ -45,7 +45,9 @@ pub(super) fn set(ctx: &mut Context<'_, '_>, set: &SetAttributes) -> Result<Repl
     }
     set_times(&mut inode, set, ctx.now_ns);
     inode.goal = set.goal.unwrap_or(inode.goal);
-    touch(&mut inode, ctx.now_ns);
+    if set.size.is_none() {
+        touch(&mut inode, ctx.now_ns);
+    }
     tables::save_inode(ctx.txn, id, &inode);
     let (chunk, version) = truncating.map_or((0, 0), |(chunk, version)| (chunk.0, version.0));
     Ok(Reply::Changed(Changed {
