@@ -9,15 +9,22 @@
 //!
 //! Durability is not the store's but the log's: what a store has lost is applied again from there.
 
+pub mod dump;
+mod ground;
 pub mod keys;
 mod memory;
 pub mod records;
+mod sled;
+mod tally;
 mod txn;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+pub use ground::Ground;
 pub use memory::MemoryStore;
+pub use sled::{Opened, SledStore};
+pub use tally::Tally;
 pub use txn::Txn;
 
 /// A key. The first byte is the table; 0x00 and 0xff are the store's own and never the state's.
@@ -140,6 +147,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Index of the last command in the store; 0 if there is none.
     fn applied(&self) -> u64;
+
+    /// What a walk over all entries must come to; `None` if the store cannot lose any without a word.
+    fn tally(&self) -> Option<Tally> {
+        None
+    }
 
     /// Makes the changes visible and moves the applied index, both or neither (also over a crash of the process).
     /// They need not be durable.

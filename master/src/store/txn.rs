@@ -31,6 +31,11 @@ impl<'a> Txn<'a> {
         }
     }
 
+    /// Writes that were made elsewhere.
+    pub(super) fn over(base: &'a dyn Read, writes: BTreeMap<Key, Option<Value>>) -> Self {
+        Txn { base, writes }
+    }
+
     /// Writes a value.
     ///
     /// # Panics
