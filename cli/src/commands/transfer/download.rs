@@ -71,7 +71,7 @@ pub(crate) async fn file(job: &Arc<Job>, remote: &[u8], metadata: &Metadata, loc
 /// Of either side.
 pub(crate) async fn stdout(job: &Arc<Job>, remote: &[u8]) -> Result<()> {
     let mut file = job.client.open(remote).await.about(remote)?;
-    let (blocks, mut behind) = mpsc::channel::<Bytes>(BLOCKS_AHEAD);
+    let (blocks, mut behind): (mpsc::Sender<Bytes>, _) = mpsc::channel(BLOCKS_AHEAD);
     let receiving = async move {
         while let Some(block) = file.next_bytes().await.about(remote)? {
             job.tally.moved(block.len());

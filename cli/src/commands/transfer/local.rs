@@ -14,7 +14,7 @@ use std::sync::Mutex;
 /// A name nobody uses, for what is not whole yet.
 #[must_use]
 pub(crate) fn temporary_name(command: &str) -> String {
-    format!(".dfs-{command}-{:016x}", fastrand::u64(..))
+    format!(".dfs-{command}-{:016x}", dfs_stdx::Rng::system().u64())
 }
 
 /// Temporary names on both sides that are not whole yet.

@@ -145,7 +145,7 @@ impl Folder {
     ///
     /// # Errors
     /// What is asked for does not fit what is there.
-    pub(crate) fn plan(&self, args: &Args) -> Result<Plan> {
+    pub(crate) async fn plan(&self, args: &Args) -> Result<Plan> {
         let path = self.path.join("up.json");
         let subject = path.as_os_str().as_bytes();
         let stored: Option<Plan> = match fs::read(&path) {
@@ -157,7 +157,7 @@ impl Folder {
             Err(error) => return Err(error).about(subject),
         };
         let mut plan = settle(stored, args)?;
-        Ports::default().assign(&mut plan, args.port)?;
+        Ports::default().assign(&mut plan, args.port).await?;
         self.replace("up.json", &plan)?;
         Ok(plan)
     }

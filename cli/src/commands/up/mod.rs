@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args, _context: &Context) -> Result<Exit> {
     }
     let mut stop = Stop::new()?;
     let folder = Folder::open(&args.dir)?;
-    let plan = folder.plan(&args)?;
+    let plan = folder.plan(&args).await?;
     let nodes = nodes(&folder, &plan)?;
     let mut children = Children::default();
     let started = tokio::select! {

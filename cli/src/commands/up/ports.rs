@@ -5,7 +5,8 @@ use super::folder::Plan;
 use crate::exit::{About as _, Failure, Result};
 use crate::output::complain_line;
 use dfs_client::Code;
-use std::net::TcpListener;
+use dfs_proto::net::{Listen as _, Listener, Tcp};
+use dfs_stdx::Rng;
 
 /// Where free ports are looked for.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
@@ -13,9 +14,9 @@ const RANGE: std::ops::Range<u16> = 20_000..32_000;
 const TRIES: usize = 1_000;
 
 /// Ports that are held until all are found.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Ports {
-    held: Vec<TcpListener>,
+    held: Vec<Box<dyn Listener>>,
 }
 
 impl Ports {
@@ -23,15 +24,15 @@ impl Ports {
     ///
     /// # Errors
     /// The master's is taken, or none is free.
-    pub(crate) fn assign(mut self, plan: &mut Plan, master: u16) -> Result<()> {
+    pub(crate) async fn assign(mut self, plan: &mut Plan, master: u16) -> Result<()> {
         if master == 0 {
-            plan.master = self.keep_or_find(plan.master)?;
+            plan.master = self.keep_or_find(plan.master).await?;
         } else {
-            self.hold(master).about(format!("127.0.0.1:{master}"))?;
+            self.hold(master).await.about(format!("127.0.0.1:{master}"))?;
             plan.master = master;
         }
         for port in &mut plan.chunkservers {
-            let kept = self.keep_or_find(*port)?;
+            let kept = self.keep_or_find(*port).await?;
             if *port != 0 && kept != *port {
                 let line = format!("up: port {port} is taken: its chunkserver moves to {kept}");
                 complain_line(line.as_bytes());
@@ -41,21 +42,22 @@ impl Ports {
         Ok(())
     }
 
-    fn keep_or_find(&mut self, port: u16) -> Result<u16> {
-        if port != 0 && self.hold(port).is_ok() {
+    async fn keep_or_find(&mut self, port: u16) -> Result<u16> {
+        if port != 0 && self.hold(port).await.is_ok() {
             return Ok(port);
         }
+        let rng = Rng::system();
         for _ in 0..TRIES {
-            let port = fastrand::u16(RANGE);
-            if self.hold(port).is_ok() {
+            let port = RANGE.start + (rng.below(u64::from(RANGE.end - RANGE.start)) as u16);
+            if self.hold(port).await.is_ok() {
                 return Ok(port);
             }
         }
         Err(Failure::new(Code::Unavailable, "no port is free on loopback"))
     }
 
-    fn hold(&mut self, port: u16) -> std::io::Result<()> {
-        self.held.push(TcpListener::bind(("127.0.0.1", port))?);
+    async fn hold(&mut self, port: u16) -> std::io::Result<()> {
+        self.held.push(Tcp.listen(&format!("127.0.0.1:{port}")).await?);
         Ok(())
     }
 }
