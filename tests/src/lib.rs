@@ -2,5 +2,6 @@
 
 pub mod cuts;
 pub mod manifest;
+pub mod process;
 pub mod proxy;
 pub mod suites;
