@@ -3,9 +3,7 @@
 use dfs_proto::{ClientId, Code, Error, Result};
 
 use super::context::Context;
-use super::{
-    attributes, chunks, clients, cluster, files, make, names, rename, servers, xattrs,
-};
+use super::{attributes, chunks, clients, cluster, files, make, names, rename, servers, xattrs};
 use crate::command::{Caller, Change, Command, Outcome, Reply};
 use crate::store::{Read, Txn};
 

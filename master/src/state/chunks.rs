@@ -114,10 +114,11 @@ pub(super) fn propose(ctx: &mut Context<'_, '_>, asked: &Propose) -> Result<Repl
     require_thawed(handle, &chunk)?;
     check_members(ctx.txn, &asked.members)?;
     if !asked.members.iter().any(|m| chunk.active.members.contains(m)) {
-        return Err(
-            Error::new(Code::InvalidArgument, "a proposal keeps a member of the active configuration")
-                .on_chunk(handle, chunk.newest()),
-        );
+        return Err(Error::new(
+            Code::InvalidArgument,
+            "a proposal keeps a member of the active configuration",
+        )
+        .on_chunk(handle, chunk.newest()));
     }
     let newest = next_proposal(ctx, handle, chunk, (&asked.members, None));
     Ok(Reply::Proposed(Proposed {
@@ -239,14 +240,17 @@ pub(super) fn commit_length(ctx: &mut Context<'_, '_>, commit: &CommitLength) ->
     }
     if Version(commit.version) > active || commit.length > span(ctx.txn, &chunk) {
         return Err(
-            Error::new(Code::InvalidArgument, "no grant allows such a length").on_chunk(handle, active),
+            Error::new(Code::InvalidArgument, "no grant allows such a length").on_chunk(handle, active)
         );
     }
     if chunk.is_truncating() {
         // The length told may be of bytes that are being cut off: the version after it will say.
         return Err(Error::new(Code::Busy, "the chunk is being truncated").on_chunk(handle, chunk.newest()));
     }
-    if chunk.allocator().is_some_and(|allocator| Some(allocator) != ctx.client) {
+    if chunk
+        .allocator()
+        .is_some_and(|allocator| Some(allocator) != ctx.client)
+    {
         return Err(
             Error::new(Code::PermissionDenied, "the chunk was made for another client")
                 .on_chunk(handle, active),
@@ -284,7 +288,7 @@ pub(super) fn forget(ctx: &mut Context<'_, '_>, asked: &ForgetChunk) -> Result<R
     require_thawed(handle, &chunk)?;
     if chunk.references > 0 {
         return Err(
-            Error::new(Code::InvalidArgument, "a file has this chunk").on_chunk(handle, chunk.newest()),
+            Error::new(Code::InvalidArgument, "a file has this chunk").on_chunk(handle, chunk.newest())
         );
     }
     ctx.txn.remove(keys::chunk(handle));

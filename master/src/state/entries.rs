@@ -50,8 +50,7 @@ pub(super) fn remove(ctx: &mut Context<'_, '_>, place: &Place, dentry: Dentry) {
     directory.nlink -= u32::from(dentry.kind() == Kind::Directory);
     modified(&mut directory, ctx.now_ns);
     tables::save_inode(ctx.txn, place.parent, &directory);
-    ctx.txn
-        .remove(keys::dentry(place.parent, place.name.as_bytes()));
+    ctx.txn.remove(keys::dentry(place.parent, place.name.as_bytes()));
     ctx.txn.remove(keys::cursor(place.parent, dentry.cursor));
 }
 

@@ -122,7 +122,11 @@ fn newborn(ctx: &Context<'_, '_>, make: &Make, directory: &Inode) -> Inode {
         rdev: if is_device { make.rdev } else { 0 },
         goal: if make.goal == 0 { directory.goal } else { make.goal },
         change: 1,
-        target: if is_symlink { make.target.clone() } else { Vec::new() },
+        target: if is_symlink {
+            make.target.clone()
+        } else {
+            Vec::new()
+        },
         ..Inode::default()
     }
 }

@@ -155,6 +155,8 @@ fn check_indexes(read: &dyn Read, problems: &mut Problems) {
         let (since_ns, handle) = keys::collect_parts(&key);
         let fits =
             tables::chunk(read, handle).is_some_and(|c| c.references == 0 && c.unreferenced_ns == since_ns);
-        problems.expect(fits, || format!("chunk {handle} is to be collected and is not free"));
+        problems.expect(fits, || {
+            format!("chunk {handle} is to be collected and is not free")
+        });
     }
 }

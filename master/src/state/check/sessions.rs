@@ -32,9 +32,8 @@ fn check_clients(read: &dyn Read, problems: &mut Problems) {
 fn check_results(read: &dyn Read, problems: &mut Problems) {
     for (key, value) in read.scan_prefix(&[keys::RESULT]) {
         let (client, sequence) = (ClientId(keys::number(&key[1..9])), keys::last_number(&key));
-        let fits = clients::client(read, client).is_some_and(|c| {
-            sequence >= c.lowest && sequence - c.lowest < REQUESTS_OUTSTANDING_MAX
-        });
+        let fits = clients::client(read, client)
+            .is_some_and(|c| sequence >= c.lowest && sequence - c.lowest < REQUESTS_OUTSTANDING_MAX);
         problems.expect(fits, || {
             format!("result {sequence} of client {client} is kept in vain")
         });

@@ -67,9 +67,7 @@ fn walk(read: &dyn Read, problems: &mut Problems, seen: &mut BTreeMap<u64, Seen>
             target.parent = directory.0;
             if dentry.kind() == Kind::Directory {
                 let first = target.names == 1 && dentry.inode != InodeId::ROOT.0;
-                problems.expect(first, || {
-                    format!("directory {} has two names", dentry.inode)
-                });
+                problems.expect(first, || format!("directory {} has two names", dentry.inode));
                 seen.entry(directory.0).or_default().subdirectories += 1;
                 if first && is_new {
                     left.push(InodeId(dentry.inode));
@@ -84,12 +82,7 @@ fn walk(read: &dyn Read, problems: &mut Problems, seen: &mut BTreeMap<u64, Seen>
 }
 
 /// A dentry agrees with its inode and its cursor. Returns whether the inode is there.
-fn check_dentry(
-    read: &dyn Read,
-    problems: &mut Problems,
-    place: (InodeId, &[u8]),
-    dentry: Dentry,
-) -> bool {
+fn check_dentry(read: &dyn Read, problems: &mut Problems, place: (InodeId, &[u8]), dentry: Dentry) -> bool {
     let (directory, name) = place;
     let at = || format!("{directory}/{}", String::from_utf8_lossy(name));
     let listed = read.get(&keys::cursor(directory, dentry.cursor));

@@ -1,9 +1,7 @@
 //! What a command wrote, as text: one line a record, with the fields that changed.
 
 use crate::state::tables::decode;
-use crate::store::records::{
-    Chunk, Client, Cluster, Counters, Dentry, Extent, Inode, Keys, Server,
-};
+use crate::store::records::{Chunk, Client, Cluster, Counters, Dentry, Extent, Inode, Keys, Server};
 use crate::store::{Batch, Read, keys};
 
 /// One line for each written record, in key order.
@@ -18,9 +16,10 @@ pub(super) fn describe(before: &dyn Read, batch: &Batch) -> Vec<String> {
                 (Some(_), None) => Some(format!("- {name}")),
                 (None, Some(new)) => Some(format!("+ {name}{}", difference(&blank(key), &fields(key, new)))),
                 (Some(old), Some(new)) if old == new => None,
-                (Some(old), Some(new)) => {
-                    Some(format!("~ {name}{}", difference(&fields(key, &old), &fields(key, new))))
-                }
+                (Some(old), Some(new)) => Some(format!(
+                    "~ {name}{}",
+                    difference(&fields(key, &old), &fields(key, new))
+                )),
             }
         })
         .collect()
@@ -40,7 +39,11 @@ fn name_of(key: &[u8]) -> String {
         keys::XATTR => format!("xattr {}/{}", first(), text(9)),
         keys::CHUNK => format!("chunk {}", first()),
         keys::PROPOSAL => format!("proposal {}", first()),
-        keys::COLLECT => format!("collect {}/{}", keys::collect_parts(key).0, keys::last_number(key)),
+        keys::COLLECT => format!(
+            "collect {}/{}",
+            keys::collect_parts(key).0,
+            keys::last_number(key)
+        ),
         keys::CLIENT => format!("client {}", first()),
         keys::NONCE => format!("nonce {}", first()),
         keys::RESULT => format!("result {}/{}", first(), keys::last_number(key)),
@@ -83,7 +86,9 @@ fn fields(key: &[u8], value: &[u8]) -> Vec<(String, String)> {
 
 /// The fields of a derived `Debug`: `Name { a: 1, b: [2, 3] }`.
 fn split(debug: &str) -> Vec<(String, String)> {
-    let inner = debug.split_once('{').map_or("", |(_, rest)| rest.trim_end_matches('}'));
+    let inner = debug
+        .split_once('{')
+        .map_or("", |(_, rest)| rest.trim_end_matches('}'));
     let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
     for (i, c) in inner.char_indices() {
         match c {
@@ -113,11 +118,19 @@ fn shown(field: &str, value: &str) -> String {
 
 fn difference(old: &[(String, String)], new: &[(String, String)]) -> String {
     let is_new = old.is_empty();
-    let was = |field: &str| old.iter().find(|(f, _)| f == field).map_or("", |(_, v)| v.as_str());
+    let was = |field: &str| {
+        old.iter()
+            .find(|(f, _)| f == field)
+            .map_or("", |(_, v)| v.as_str())
+    };
     let all: Vec<_> = new
         .iter()
         .filter(|(field, value)| is_new || was(field) != value)
         .map(|(field, value)| format!("{field}={value}"))
         .collect();
-    if all.is_empty() { String::new() } else { format!(": {}", all.join(" ")) }
+    if all.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", all.join(" "))
+    }
 }

@@ -1,153 +1,328 @@
 //! Random histories: every state is sound, a history applied again gives the same bytes, and commands applied in one
 //! group give the same bytes as one by one.
+//!
+//! A roll of dice becomes a command that mostly fits the state it meets: random numbers alone would be refused nearly
+//! always and prove nothing. Every kind of change must have taken effect at the end.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
-use super::{CHUNK_BYTES, World};
+use super::{CHUNK_BYTES, World, make};
 use crate::command::{
     Activate, Allocate, Caller, Change, Command, CommitLength, EndClient, ForgetChunk, Freeze, Link, Make,
     OpenClient, Propose, RemoveDirectory, RemoveXattr, Rename, RequestId, SetAttributes, SetXattr, Unlink,
 };
-use crate::state;
-use crate::store::{MemoryStore, Read as _, Store as _, Txn, View};
+use crate::state::{self, PageRequest, tables};
+use crate::store::records::{Chunk, Dentry, Inode, Kind};
+use crate::store::{MemoryStore, Read as _, Store as _, Txn, View, keys};
+use dfs_proto::{ChunkHandle, ClientId, InodeId};
 
-fn name() -> impl Strategy<Value = Vec<u8>> {
-    (b'a'..b'd').prop_map(|letter| vec![letter])
+/// Random numbers, taken one by one.
+struct Dice(Vec<u32>);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0.pop().unwrap_or_default() as usize % sides
+    }
+
+    fn often(&mut self) -> bool {
+        self.roll(8) > 0
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        (!from.is_empty()).then(|| from[self.roll(from.len())].clone())
+    }
 }
 
-fn inode() -> impl Strategy<Value = u64> {
-    1_u64..9
+/// What there is to act on.
+struct Scene {
+    directories: Vec<u64>,
+    files: Vec<u64>,
+    names: Vec<(u64, Vec<u8>)>,
+    chunks: Vec<(u64, Chunk)>,
+    proposed: Vec<(u64, Chunk)>,
+    free: Vec<u64>,
 }
 
-fn size() -> impl Strategy<Value = u64> {
-    prop_oneof![Just(0), 0..3 * CHUNK_BYTES, (0_u64..4).prop_map(|n| n * CHUNK_BYTES)]
+fn scene(world: &World) -> Scene {
+    let view = world.view();
+    let inodes: Vec<(u64, Inode)> = view
+        .scan_prefix(&[keys::INODE])
+        .map(|(key, value)| (keys::last_number(&key), tables::decode(&value)))
+        .collect();
+    let of = |kind| {
+        inodes
+            .iter()
+            .filter(move |(_, i)| i.kind() == kind)
+            .map(|(id, _)| *id)
+            .collect()
+    };
+    let names = view.scan_prefix(&[keys::DENTRY]).map(|(key, value)| {
+        assert_ne!(tables::decode::<Dentry>(&value).cursor, 0);
+        (keys::number(&key[1..9]), key[9..].to_vec())
+    });
+    let all = state::chunks_after(&view, ChunkHandle(0), usize::MAX);
+    let in_use = |c: &Chunk| c.references > 0 && !c.frozen;
+    let chunks: Vec<_> = all
+        .iter()
+        .filter(|(_, c)| in_use(c))
+        .map(|(handle, c)| (handle.0, c.clone()))
+        .collect();
+    Scene {
+        directories: of(Kind::Directory),
+        files: of(Kind::File),
+        names: names.collect(),
+        proposed: chunks
+            .iter()
+            .filter(|(_, c)| c.proposed.is_some())
+            .cloned()
+            .collect(),
+        chunks,
+        free: all
+            .iter()
+            .filter(|(_, c)| c.references == 0)
+            .map(|(handle, _)| handle.0)
+            .collect(),
+    }
 }
 
-fn members() -> impl Strategy<Value = Vec<u32>> {
-    prop::sample::subsequence(vec![1, 2, 3], 1..=3).prop_shuffle()
-}
-
-fn naming() -> impl Strategy<Value = Change> {
-    prop_oneof![
-        4 => (inode(), name(), 1_i32..5, any::<bool>(), prop::option::of(members())).prop_map(
-            |(parent, name, kind, truncate, members)| Make {
-                parent,
-                name,
-                kind,
-                mode: 0o777,
-                target: b"a/b".to_vec(),
-                truncate,
-                members: members.filter(|_| kind == 1).unwrap_or_default(),
-                ..Make::default()
-            }.into()
-        ),
-        1 => (inode(), inode(), name()).prop_map(|(inode, parent, name)| Link { inode, parent, name }.into()),
-        1 => (inode(), name()).prop_map(|(parent, name)| Unlink { parent, name }.into()),
-        1 => (inode(), name()).prop_map(|(parent, name)| RemoveDirectory { parent, name }.into()),
-        3 => (inode(), name(), inode(), name(), 0..3).prop_map(|(parent, name, new_parent, new_name, how)| {
-            let (no_replace, exchange) = (how == 1, how == 2);
-            Rename { parent, name, new_parent, new_name, no_replace, exchange }.into()
-        }),
-        1 => (inode(), 0_u32..0o10000, any::<bool>()).prop_map(|(inode, mode, chowned)| SetAttributes {
-            inode,
-            mode: Some(mode | 0o700),
-            gid: chowned.then_some(mode % 3),
-            mtime_now: chowned,
-            ..SetAttributes::default()
-        }.into()),
-        1 => (inode(), name(), 0_usize..9).prop_map(|(inode, name, length)| SetXattr {
-            inode,
-            name: [b"user.".to_vec(), name].concat(),
-            value: vec![1; length],
-            ..SetXattr::default()
-        }.into()),
-        1 => (inode(), name()).prop_map(|(inode, name)| RemoveXattr {
-            inode,
-            name: [b"user.".to_vec(), name].concat(),
-        }.into()),
-    ]
-}
-
-fn bytes() -> impl Strategy<Value = Change> {
-    let chunk = || 1_u64..7;
-    let version = || 1_u32..6;
-    prop_oneof![
-        3 => (inode(), size(), members(), prop::option::of(chunk())).prop_map(
-            |(inode, offset, members, instead_of)| Allocate {
-                inode,
-                offset,
-                members,
-                instead_of: instead_of.unwrap_or_default(),
-            }.into()
-        ),
-        5 => (inode(), chunk(), version(), 0..CHUNK_BYTES, any::<bool>()).prop_map(
-            |(inode, chunk, version, length, durable)| CommitLength {
-                inode,
-                chunk,
-                version,
-                length,
-                durable,
-                mtime_ns: None,
-            }.into()
-        ),
-        2 => (inode(), size()).prop_map(|(inode, size)| SetAttributes {
-            inode,
-            size: Some(size),
-            ..SetAttributes::default()
-        }.into()),
-        3 => (chunk(), version(), members()).prop_map(|(chunk, base, members)| Propose {
-            chunk,
-            base,
-            members,
-        }.into()),
-        4 => (chunk(), version(), 0..CHUNK_BYTES, 0_u32..3).prop_map(|(chunk, version, length, loss)| Activate {
-            chunk,
-            version,
-            length,
-            loss,
-        }.into()),
-        1 => chunk().prop_map(|chunk| ForgetChunk { chunk }.into()),
-        1 => (chunk(), 0..8).prop_filter_map("rarely", |(chunk, n)| (n == 0).then(|| Freeze { chunk }.into())),
-    ]
-}
-
-fn command() -> impl Strategy<Value = Command> {
-    let change = prop_oneof![
-        10 => naming(),
-        12 => bytes(),
-        1 => (1_u64..4).prop_map(|client| EndClient { client }.into()),
-        1 => (1_u64..4).prop_map(|nonce| OpenClient { nonce, ..OpenClient::default() }.into()),
-    ];
-    let request = prop::option::weighted(0.8, (1_u64..3, 1_u64..40, 1_u64..20));
-    (change, request, 0_u32..3).prop_map(|(change, request, uid)| Command {
+fn command(world: &World, sequence: u64, dice: &mut Dice) -> Command {
+    let uid = if dice.often() { 0 } else { 5 };
+    let lowest = sequence.saturating_sub(4).max(1);
+    let again = !dice.often();
+    let change = change(world, &scene(world), dice).unwrap_or_else(|| {
+        OpenClient {
+            nonce: 7,
+            ..OpenClient::default()
+        }
+        .into()
+    });
+    let request = RequestId {
+        client: live_client(world).unwrap_or(1),
+        sequence: if again {
+            sequence.saturating_sub(2).max(1)
+        } else {
+            sequence
+        },
+        lowest_unanswered: lowest,
+    };
+    Command {
         time_ns: 0,
-        request: request.map(|(client, sequence, lowest)| RequestId {
-            client,
-            sequence,
-            lowest_unanswered: lowest.min(sequence),
+        request: (!matches!(change, Change::OpenClient(_))).then_some(request),
+        caller: Some(Caller {
+            uid,
+            gid: uid,
+            groups: vec![2],
         }),
-        caller: Some(Caller { uid, gid: uid, groups: vec![2] }),
         change: Some(change),
+    }
+}
+
+fn live_client(world: &World) -> Option<u64> {
+    state::clients(&world.view()).first().map(|(id, _)| id.0)
+}
+
+/// `None` where the scene has nothing to act on, or its session is gone.
+fn change(world: &World, scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let client = live_client(world)?;
+    Some(match dice.roll(30) {
+        0..8 => named(scene, dice)?,
+        8..11 => renamed(scene, dice)?,
+        11 => SetAttributes {
+            inode: dice.pick(&scene.files)?,
+            mode: Some(0o600 | dice.roll(0o10000) as u32),
+            gid: dice.often().then_some(2),
+            mtime_now: true,
+            ..SetAttributes::default()
+        }
+        .into(),
+        12 => SetXattr {
+            inode: dice.pick(&scene.files)?,
+            name: attribute(dice),
+            value: vec![1; dice.roll(9)],
+            ..SetXattr::default()
+        }
+        .into(),
+        13 => RemoveXattr {
+            inode: dice.pick(&scene.files)?,
+            name: attribute(dice),
+        }
+        .into(),
+        14..18 => Allocate {
+            inode: dice.pick(&scene.files)?,
+            offset: size(dice),
+            members: members(dice),
+            instead_of: dice
+                .pick(&scene.chunks)
+                .map(|(handle, _)| handle)
+                .unwrap_or_default(),
+        }
+        .into(),
+        18..22 => committed(scene, dice)?,
+        22..24 => SetAttributes {
+            inode: dice.pick(&scene.files)?,
+            size: Some(size(dice)),
+            ..SetAttributes::default()
+        }
+        .into(),
+        24..26 => configured(scene, dice)?,
+        26..28 => activated(scene, dice)?,
+        28 => ForgetChunk {
+            chunk: dice.pick(&scene.free)?,
+        }
+        .into(),
+        _ if dice.often() => EndClient { client }.into(),
+        _ => Freeze {
+            chunk: dice.pick(&scene.chunks)?.0,
+        }
+        .into(),
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+fn attribute(dice: &mut Dice) -> Vec<u8> {
+    dice.pick(&[b"user.a".to_vec(), b"user.b".to_vec()])
+        .unwrap_or_default()
+}
 
-    #[test]
-    fn every_history_keeps_every_invariant_and_replays(commands in prop::collection::vec(command(), 1..80)) {
-        let mut world = World::new();
-        for command in commands {
-            let (outcome, batch) = world.apply(command);
-            world.assert_sound();
-            if outcome.is_err() {
-                let kept = batch.iter().all(|(key, _)| matches!(key[0], 0x30 | 0x32));
-                prop_assert!(kept, "a refused command changes nothing but kept results");
-            }
-        }
-        prop_assert_eq!(world.contents(), in_groups(&world.history, 1));
-        prop_assert_eq!(world.contents(), in_groups(&world.history, 7));
+fn name(dice: &mut Dice) -> String {
+    dice.pick(&["a", "b", "c", "d"]).unwrap_or_default().into()
+}
+
+fn size(dice: &mut Dice) -> u64 {
+    let slots = dice.roll(4) as u64 * CHUNK_BYTES;
+    if dice.roll(2) == 0 {
+        slots
+    } else {
+        slots + dice.roll(CHUNK_BYTES as usize) as u64
     }
+}
+
+fn members(dice: &mut Dice) -> Vec<u32> {
+    let all = [vec![1, 2], vec![2, 3], vec![3, 1], vec![1, 2, 3], vec![3]];
+    dice.pick(&all).unwrap_or_default()
+}
+
+fn named(scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let parent = dice.pick(&scene.directories)?;
+    let name = name(dice);
+    Some(match dice.roll(8) {
+        0 => make(parent, &name, Kind::Directory, 0o777).into(),
+        1 => make(parent, &name, Kind::Symlink, 0o777).into(),
+        2..5 => Make {
+            truncate: !dice.often(),
+            members: if dice.often() { members(dice) } else { Vec::new() },
+            ..make(parent, &name, Kind::File, 0o666)
+        }
+        .into(),
+        5 => Link {
+            inode: dice.pick(&scene.files)?,
+            parent,
+            name: name.into(),
+        }
+        .into(),
+        6 => {
+            let (parent, name) = dice.pick(&scene.names)?;
+            Unlink { parent, name }.into()
+        }
+        _ => {
+            let (parent, name) = dice.pick(&scene.names)?;
+            RemoveDirectory { parent, name }.into()
+        }
+    })
+}
+
+fn renamed(scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let (parent, from) = dice.pick(&scene.names)?;
+    let how = dice.roll(4);
+    let (new_parent, new_name) = if dice.roll(2) == 0 {
+        dice.pick(&scene.names)?
+    } else {
+        (dice.pick(&scene.directories)?, name(dice).into())
+    };
+    let (no_replace, exchange) = (how == 1, how == 2);
+    Some(
+        Rename {
+            parent,
+            name: from,
+            new_parent,
+            new_name,
+            no_replace,
+            exchange,
+        }
+        .into(),
+    )
+}
+
+fn committed(scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let (handle, chunk) = dice.pick(&scene.chunks)?;
+    Some(
+        CommitLength {
+            inode: chunk.inode,
+            chunk: handle,
+            version: chunk.active.version + u32::from(!dice.often()),
+            length: dice.roll(CHUNK_BYTES as usize + 2) as u64,
+            durable: dice.roll(2) == 0,
+            mtime_ns: None,
+        }
+        .into(),
+    )
+}
+
+fn configured(scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let (handle, chunk) = dice.pick(&scene.chunks)?;
+    let base = if dice.often() { chunk.newest().0 } else { 1 };
+    Some(
+        Propose {
+            chunk: handle,
+            base,
+            members: members(dice),
+        }
+        .into(),
+    )
+}
+
+fn activated(scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let (handle, chunk) = dice.pick(&scene.proposed)?;
+    let proposal = chunk.proposed?;
+    let longest = proposal.truncate.unwrap_or(CHUNK_BYTES) as usize;
+    Some(
+        Activate {
+            chunk: handle,
+            version: proposal.version,
+            length: dice.roll(longest + 1) as u64,
+            loss: dice.roll(proposal.version as usize + 1) as u32,
+        }
+        .into(),
+    )
+}
+
+type Counts = BTreeMap<&'static str, u32>;
+
+fn live(rolls: Vec<Vec<u32>>, effective: &mut Counts) {
+    let mut world = World::new();
+    for (n, roll) in rolls.into_iter().enumerate() {
+        let command = command(&world, n as u64 + 1, &mut Dice(roll));
+        let (outcome, batch) = world.apply(command);
+        world.assert_sound();
+        let change = world
+            .history
+            .last()
+            .and_then(|c| c.change.as_ref())
+            .expect("each has one");
+        if outcome.is_ok() {
+            *effective.entry(change.name()).or_default() += 1;
+        } else {
+            let kept = batch
+                .iter()
+                .all(|(key, _)| matches!(key[0], keys::CLIENT | keys::RESULT));
+            assert!(kept, "a refused command changes nothing but kept results");
+        }
+    }
+    assert_eq!(world.contents(), in_groups(&world.history, 1));
+    assert_eq!(world.contents(), in_groups(&world.history, 7));
 }
 
 /// What a history comes to, committed in groups of commands.
@@ -169,9 +344,46 @@ fn in_groups(history: &[Command], group: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[test]
+fn every_history_keeps_every_invariant_and_replays() {
+    let config = ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let rolls = prop::collection::vec(prop::collection::vec(any::<u32>(), 16), 1..160);
+    let effective = RefCell::new(Counts::new());
+    TestRunner::new(config)
+        .run(&rolls, |rolls| {
+            live(rolls, &mut effective.borrow_mut());
+            Ok(())
+        })
+        .unwrap();
+    let effective = effective.into_inner();
+    for change in [
+        "Make",
+        "Link",
+        "Unlink",
+        "RemoveDirectory",
+        "Rename",
+        "SetAttributes",
+        "SetXattr",
+        "RemoveXattr",
+        "Allocate",
+        "CommitLength",
+        "Propose",
+        "Activate",
+        "Freeze",
+        "ForgetChunk",
+        "EndClient",
+        "OpenClient",
+    ] {
+        let count = effective.get(change).copied().unwrap_or_default();
+        assert!(count > 1, "{change} took effect {count} times: {effective:?}");
+    }
+}
+
+#[test]
 fn a_listing_under_change_shows_what_stays_exactly_once() {
-    use crate::state::PageRequest;
-    use crate::store::records::Kind;
     let mut world = World::new();
     for n in 0..20 {
         world.makes(1, &format!("stays{n:02}"), Kind::File);
@@ -179,9 +391,17 @@ fn a_listing_under_change_shows_what_stays_exactly_once() {
     }
     let (mut cursor, mut seen, mut round) = (0, Vec::new(), 0);
     loop {
-        let request = PageRequest { cursor, entries_max: 3, attributes: true };
-        let page = state::read_directory(&world.view(), &Caller::ROOT, dfs_proto::InodeId(1), request).unwrap();
-        seen.extend(page.entries.iter().map(|e| String::from_utf8(e.name.clone()).unwrap()));
+        let request = PageRequest {
+            cursor,
+            entries_max: 3,
+            attributes: true,
+        };
+        let page = state::read_directory(&world.view(), &Caller::ROOT, InodeId::ROOT, request).unwrap();
+        seen.extend(
+            page.entries
+                .iter()
+                .map(|e| String::from_utf8(e.name.clone()).unwrap()),
+        );
         if page.end {
             break;
         }
@@ -193,4 +413,16 @@ fn a_listing_under_change_shows_what_stays_exactly_once() {
     let stayed: Vec<_> = seen.iter().filter(|n| n.starts_with("stays")).collect();
     assert_eq!(stayed.len(), 20);
     assert!(stayed.windows(2).all(|w| w[0] < w[1]));
+}
+
+#[test]
+fn sessions_number_on_after_one_has_ended() {
+    let mut world = World::new();
+    world.does(EndClient { client: 1 });
+    world.does(OpenClient {
+        nonce: 8,
+        ..OpenClient::default()
+    });
+    assert_eq!(state::client_by_nonce(&world.view(), 8), Some(ClientId(2)));
+    assert_eq!(state::client(&world.view(), ClientId(1)), None);
 }

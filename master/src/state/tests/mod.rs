@@ -176,7 +176,11 @@ pub(crate) fn make(parent: u64, name: &str, kind: Kind, mode: u32) -> Make {
         name: name.as_bytes().to_vec(),
         kind: kind as i32,
         mode,
-        target: if kind == Kind::Symlink { b"t".to_vec() } else { Vec::new() },
+        target: if kind == Kind::Symlink {
+            b"t".to_vec()
+        } else {
+            Vec::new()
+        },
         ..Make::default()
     }
 }

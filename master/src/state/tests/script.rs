@@ -10,9 +10,9 @@ use std::path::Path;
 
 use super::{World, effects, genesis, server};
 use crate::command::{
-    Activate, Allocate, Attributes, Caller, Change, Command, CommitLength, DiskFailed, EndClient, ForgetChunk,
-    Freeze, Link, Make, OpenClient, Propose, RegisterServer, RemoveDirectory, RemoveServer, RemoveXattr,
-    Rename, Reply, RequestId, RotateKey, SetAttributes, SetXattr, Unlink,
+    Activate, Allocate, Attributes, Caller, Change, Command, CommitLength, DiskFailed, EndClient,
+    ForgetChunk, Freeze, Link, Make, OpenClient, Propose, RegisterServer, RemoveDirectory, RemoveServer,
+    RemoveXattr, Rename, Reply, RequestId, RotateKey, SetAttributes, SetXattr, Unlink,
 };
 use crate::state::{self, PageRequest};
 use crate::store::records::Kind;
@@ -22,7 +22,10 @@ use dfs_proto::{ChunkHandle, InodeId};
 #[test]
 fn the_scripts_give_their_golden_answers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
-    let mut scripts: Vec<_> = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut scripts: Vec<_> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     scripts.sort();
     assert!(!scripts.is_empty());
     for path in scripts {
@@ -31,13 +34,22 @@ fn the_scripts_give_their_golden_answers() {
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&path, found).unwrap();
         } else {
-            assert!(golden == found, "{}:\n{}", path.display(), first_difference(&golden, &found));
+            assert!(
+                golden == found,
+                "{}:\n{}",
+                path.display(),
+                first_difference(&golden, &found)
+            );
         }
     }
 }
 
 fn first_difference(golden: &str, found: &str) -> String {
-    let pair = golden.lines().zip(found.lines()).enumerate().find(|(_, (a, b))| a != b);
+    let pair = golden
+        .lines()
+        .zip(found.lines())
+        .enumerate()
+        .find(|(_, (a, b))| a != b);
     pair.map_or("one is longer".into(), |(n, (a, b))| {
         format!("line {}\n  golden {a}\n  found  {b}", n + 1)
     })
@@ -111,7 +123,12 @@ impl<'a> Line<'a> {
     }
 
     fn request(&self) -> Option<RequestId> {
-        let parts: Vec<u64> = self.options.get("request")?.split('.').map(|p| p.parse().unwrap()).collect();
+        let parts: Vec<u64> = self
+            .options
+            .get("request")?
+            .split('.')
+            .map(|p| p.parse().unwrap())
+            .collect();
         Some(RequestId {
             client: parts[0],
             sequence: parts[1],
@@ -132,8 +149,14 @@ fn inode(world: &World, path: &str) -> u64 {
     if let Some(number) = path.strip_prefix('#') {
         return number.parse().unwrap();
     }
-    state::resolve(&world.view(), &Caller::ROOT, InodeId::ROOT, path.as_bytes(), false)
-        .map_or(0, |r| r.attributes.inode)
+    state::resolve(
+        &world.view(),
+        &Caller::ROOT,
+        InodeId::ROOT,
+        path.as_bytes(),
+        false,
+    )
+    .map_or(0, |r| r.attributes.inode)
 }
 
 /// Parent and last name of a path.
@@ -195,7 +218,12 @@ fn change(world: &World, line: &Line<'_>) -> Change {
         "file" | "mkdir" | "fifo" | "symlink" | "device" => Change::Make(make(line, parent, name)),
         "link" => {
             let (parent, name) = place(world, line.words[1]);
-            Link { inode: target(), parent, name }.into()
+            Link {
+                inode: target(),
+                parent,
+                name,
+            }
+            .into()
         }
         "unlink" => Unlink { parent, name }.into(),
         "rmdir" => RemoveDirectory { parent, name }.into(),
@@ -220,7 +248,11 @@ fn change(world: &World, line: &Line<'_>) -> Change {
             replace: line.has("replace"),
         }
         .into(),
-        "removexattr" => RemoveXattr { inode: target(), name: line.words[1].into() }.into(),
+        "removexattr" => RemoveXattr {
+            inode: target(),
+            name: line.words[1].into(),
+        }
+        .into(),
         _ => chunk_change(line, target),
     }
 }
@@ -303,9 +335,17 @@ fn chunk_change(line: &Line<'_>, target: impl Fn() -> u64) -> Change {
             ..server(line.first())
         }
         .into(),
-        "disk_failed" => DiskFailed { node: line.first(), disk: vec![0x10 + line.first::<u8>(); 16] }.into(),
+        "disk_failed" => DiskFailed {
+            node: line.first(),
+            disk: vec![0x10 + line.first::<u8>(); 16],
+        }
+        .into(),
         "remove_server" => RemoveServer { node: line.first() }.into(),
-        "rotate" => RotateKey { id: line.first(), secret: vec![9; 32] }.into(),
+        "rotate" => RotateKey {
+            id: line.first(),
+            secret: vec![9; 32],
+        }
+        .into(),
         other => panic!("no verb {other}"),
     }
 }
@@ -353,28 +393,45 @@ fn query(world: &World, line: &Line<'_>) -> Option<String> {
     let path = line.words.first().copied().unwrap_or("/");
     let id = || InodeId(inode(world, path));
     let result = match line.verb {
-        "stat" => state::get_attributes(&view, id()).map(|a| {
-            format!("{} times {} {} {}", brief(&a), a.atime_ns, a.mtime_ns, a.ctime_ns)
+        "stat" => state::get_attributes(&view, id())
+            .map(|a| format!("{} times {} {} {}", brief(&a), a.atime_ns, a.mtime_ns, a.ctime_ns)),
+        "resolve" => state::resolve(
+            &view,
+            &caller,
+            InodeId::ROOT,
+            path.as_bytes(),
+            !line.has("nofollow"),
+        )
+        .map(|r| {
+            let parent = r.parent.map_or("none".into(), |p| p.to_string());
+            let name = String::from_utf8_lossy(&r.name).into_owned();
+            format!("{} parent {parent} name {name:?}", brief(&r.attributes))
         }),
-        "resolve" => state::resolve(&view, &caller, InodeId::ROOT, path.as_bytes(), !line.has("nofollow"))
-            .map(|r| {
-                let parent = r.parent.map_or("none".into(), |p| p.to_string());
-                let name = String::from_utf8_lossy(&r.name).into_owned();
-                format!("{} parent {parent} name {name:?}", brief(&r.attributes))
-            }),
-        "ls" => state::read_directory(&view, &caller, id(), PageRequest {
-            cursor: line.number("cursor").unwrap_or_default(),
-            entries_max: line.number("max").unwrap_or(100),
-            attributes: false,
-        })
+        "ls" => state::read_directory(
+            &view,
+            &caller,
+            id(),
+            PageRequest {
+                cursor: line.number("cursor").unwrap_or_default(),
+                entries_max: line.number("max").unwrap_or(100),
+                attributes: false,
+            },
+        )
         .map(|page| {
-            let names = page.entries.iter().map(|e| format!("{}@{}", String::from_utf8_lossy(&e.name), e.cursor));
+            let names = page
+                .entries
+                .iter()
+                .map(|e| format!("{}@{}", String::from_utf8_lossy(&e.name), e.cursor));
             format!("{} end {}", names.collect::<Vec<_>>().join(" "), page.end)
         }),
         "getxattr" => state::get_xattr(&view, &caller, id(), line.words[1].as_bytes())
             .map(|v| String::from_utf8_lossy(&v).into_owned()),
         "listxattr" => state::list_xattr(&view, &caller, id()).map(|names| {
-            names.iter().map(|n| String::from_utf8_lossy(n)).collect::<Vec<_>>().join(" ")
+            names
+                .iter()
+                .map(|n| String::from_utf8_lossy(n))
+                .collect::<Vec<_>>()
+                .join(" ")
         }),
         "readlink" => state::read_link(&view, id()).map(|t| String::from_utf8_lossy(&t).into_owned()),
         "locate" => located(world, line, id()),
@@ -392,7 +449,10 @@ fn query(world: &World, line: &Line<'_>) -> Option<String> {
 }
 
 fn located(world: &World, line: &Line<'_>, inode: InodeId) -> dfs_proto::Result<String> {
-    let (offset, length) = (line.number("offset").unwrap_or_default(), line.number("length").unwrap_or(u64::MAX));
+    let (offset, length) = (
+        line.number("offset").unwrap_or_default(),
+        line.number("length").unwrap_or(u64::MAX),
+    );
     let found = state::locate(&world.view(), &line.caller(), inode, offset, length)?;
     let extents = found.extents.iter().map(|e| {
         let active = &e.chunk.active;
