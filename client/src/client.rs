@@ -1,44 +1,114 @@
-//! The client: paths in, results out.
+//! The client: paths in, results out. (What an operator asks is in `operate.rs`.)
 
-use crate::file::File;
-use crate::inodes::Inodes;
+use crate::convert::{self, Resolved};
+use crate::engine::Core;
+use crate::file::Gift;
+use crate::inodes::{Inodes, Make};
+use crate::master::Master;
+use crate::meter::Meter;
+use crate::plan::Here;
+use crate::servers::Servers;
 use crate::settings::{OpenOptions, Settings};
-use crate::types::{
-    Caller, ChunkState, DirEntry, Kind, Metadata, Node, Probed, RenameMode, SetAttributes, Space, Split, Stats,
-    Status, XattrMode,
-};
-use dfs_proto::net::Dial;
-use dfs_proto::Result;
+use crate::stream::File;
+use crate::types::{Caller, DirEntry, DirPage, Kind, Metadata, RenameMode, SetAttributes, Stats, XattrMode};
+use dfs_proto::name::Name;
+use dfs_proto::net::{Dial, Tcp};
+use dfs_proto::{Code, Error, InodeId, Result};
 use dfs_stdx::{Clock, Rng};
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use std::sync::Arc;
 
+/// Entries asked for at once.
+const PAGE_ENTRIES: u32 = 1_024;
+
 /// A connection to a cluster; clones share it. Paths are absolute, any bytes but NUL.
+///
+/// All calls end within the deadline of [`Settings`], with a result or a typed [`Error`]. Changes happen exactly once,
+/// whatever is retried. Symlinks on the way are followed by the master.
+///
+/// ```no_run
+/// # async fn run() -> dfs_client::Result<()> {
+/// let client = dfs_client::Client::connect("127.0.0.1:7700").await?;
+/// client.mkdir_all("/logs/today").await?;
+/// for entry in client.list("/logs").await? {
+///     assert!(entry.metadata.is_dir());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) inodes: Inodes,
 }
 
+/// An entry's place: the directory and the name in it.
+type Place = (InodeId, Vec<u8>);
+
+/// The part of a path before its last name, and that name; slashes at the end do not count.
+fn split(path: &[u8]) -> Result<(&[u8], Vec<u8>)> {
+    let end = path.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
+    let start = path[..end]
+        .iter()
+        .rposition(|b| *b == b'/')
+        .map_or(0, |slash| slash + 1);
+    Ok((&path[..start], Name::new(&path[start..end])?.into_bytes()))
+}
+
+fn absolute(path: &[u8]) -> Result<&[u8]> {
+    if path.first() == Some(&b'/') {
+        return Ok(path);
+    }
+    Err(Error::new(
+        Code::InvalidArgument,
+        format!("{:?}: paths are absolute", String::from_utf8_lossy(path)),
+    ))
+}
+
+#[expect(clippy::missing_errors_doc, reason = "the same for all: see the type")]
 impl Client {
     /// Connects to "host:port[,host:port]" with the default [`Settings`], as root.
     pub async fn connect(masters: &str) -> Result<Client> {
-        todo!("{masters}")
+        Client::connect_settings(Settings::new(masters)?).await
     }
 
     /// Connects over the machine's network with these settings.
     pub async fn connect_settings(settings: Settings) -> Result<Client> {
-        todo!("{settings:?}")
+        Client::connect_with(settings, Arc::new(Tcp), Clock::system(), Rng::system()).await
     }
 
     /// Connects through given seams.
-    pub async fn connect_with(settings: Settings, dial: Arc<dyn Dial>, clock: Clock, rng: Rng) -> Result<Client> {
-        todo!("{settings:?}{dial:?}{clock:?}{rng:?}")
+    pub async fn connect_with(
+        settings: Settings,
+        dial: Arc<dyn Dial>,
+        clock: Clock,
+        rng: Rng,
+    ) -> Result<Client> {
+        let master = Master::connect(&settings, dial.clone(), clock.clone(), rng.clone()).await?;
+        let core = Arc::new(Core {
+            master,
+            servers: Servers::new(dial),
+            here: Here {
+                host: settings.host.clone(),
+                rack: settings.rack.clone(),
+            },
+            clock,
+            rng,
+            meter: Arc::new(Meter::default()),
+            experience: Default::default(),
+            settings,
+        });
+        let caller = core.settings.caller.clone();
+        Ok(Client {
+            inodes: Inodes { core, caller },
+        })
     }
 
     /// The same connection in another user's name.
     #[must_use]
     pub fn acting_as(&self, caller: Caller) -> Client {
-        Client { inodes: self.inodes.acting_as(caller) }
+        Client {
+            inodes: self.inodes.acting_as(caller),
+        }
     }
 
     /// The same file system by inode instead of path.
@@ -49,68 +119,127 @@ impl Client {
 
     /// Ends the session at once instead of by its lease.
     pub async fn disconnect(self) -> Result<()> {
-        todo!()
+        self.inodes.core.master.disconnect().await
     }
 
     /// What failures have cost so far, over all files of this connection.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.inodes.core.meter.stats()
+    }
+
+    async fn resolve(&self, path: &[u8], follow: bool, locate: bool) -> Result<Resolved> {
+        convert::resolved(
+            self.inodes
+                .query(convert::resolve(absolute(path)?, follow, locate))
+                .await?,
+        )
+    }
+
+    pub(crate) async fn inode(&self, path: &[u8], follow: bool) -> Result<InodeId> {
+        Ok(self.resolve(path, follow, false).await?.metadata.inode)
+    }
+
+    async fn place(&self, path: &[u8]) -> Result<Place> {
+        let (parent, name) = split(absolute(path)?)?;
+        if parent.iter().all(|b| *b == b'/') {
+            return Ok((InodeId::ROOT, name));
+        }
+        Ok((self.inode(parent, true).await?, name))
     }
 
     /// Creates (or cuts to nothing) a file for writing, mode 0644.
     pub async fn create(&self, path: impl AsRef<[u8]>) -> Result<File> {
-        let _ = path.as_ref();
-        todo!()
+        self.open_with(path, OpenOptions::new().write(true).create(true).truncate(true))
+            .await
     }
 
     /// Opens a file for reading.
     pub async fn open(&self, path: impl AsRef<[u8]>) -> Result<File> {
-        let _ = path.as_ref();
-        todo!()
-    }
-
-    /// Opens a file as the options say.
-    pub async fn open_with(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File> {
-        let _ = (path.as_ref(), options);
-        todo!()
+        self.open_with(path, OpenOptions::new().read(true)).await
     }
 
     /// Opens a file so that every write goes to its end; creates it if it does not exist.
     pub async fn append(&self, path: impl AsRef<[u8]>) -> Result<File> {
-        let _ = path.as_ref();
-        todo!()
+        self.open_with(path, OpenOptions::new().append(true).create(true))
+            .await
+    }
+
+    /// Opens a file as the options say.
+    pub async fn open_with(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File> {
+        let path = path.as_ref();
+        options.check()?;
+        let append = options.append;
+        let handle = if options.create || options.create_new {
+            let (parent, name) = self.place(path).await?;
+            match self.inodes.create(parent, &name, options.clone()).await {
+                Ok((_, handle)) => handle,
+                // Something other than a regular file has the name: maybe a symlink to one.
+                Err(error) if error.code == Code::AlreadyExists && !options.create_new => {
+                    self.open_existing(path, options).await?
+                }
+                Err(error) => return Err(error),
+            }
+        } else {
+            self.open_existing(path, options).await?
+        };
+        let append_at = if append { Some(handle.len().await?) } else { None };
+        Ok(File::new(handle, append_at))
+    }
+
+    async fn open_existing(&self, path: &[u8], options: OpenOptions) -> Result<crate::file::Handle> {
+        let locate = options.read && !options.truncate;
+        let found = self.resolve(path, true, locate).await?;
+        let gift = Gift {
+            located: found.located,
+            grant: None,
+        };
+        self.inodes.open_known(&found.metadata, options, gift).await
     }
 
     /// Attributes of what the path names, following symlinks.
     pub async fn stat(&self, path: impl AsRef<[u8]>) -> Result<Metadata> {
-        let _ = path.as_ref();
-        todo!()
+        Ok(self.resolve(path.as_ref(), true, false).await?.metadata)
     }
 
     /// Attributes of what the path names; a symlink in the last place is not followed (lstat).
     pub async fn symlink_stat(&self, path: impl AsRef<[u8]>) -> Result<Metadata> {
-        let _ = path.as_ref();
-        todo!()
+        Ok(self.resolve(path.as_ref(), false, false).await?.metadata)
     }
 
     /// True if the path names something (symlinks followed).
     pub async fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
-        let _ = path.as_ref();
-        todo!()
+        match self.stat(path).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.code, Code::NotFound | Code::NotADirectory) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// All entries of a directory, in byte order of their names.
     pub async fn list(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>> {
-        let _ = path.as_ref();
-        todo!()
+        let mut all: Vec<DirEntry> = self.entries(path).try_collect().await?;
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
     }
 
     /// Entries of a directory as they come, page by page, in the directory's own stable order.
     #[must_use]
     pub fn entries(&self, path: impl AsRef<[u8]>) -> BoxStream<'static, Result<DirEntry>> {
-        let _ = path.as_ref();
-        todo!()
+        let (client, path) = (self.clone(), path.as_ref().to_vec());
+        let directory = async move {
+            let inode = client.inode(&path, true).await?;
+            Ok::<_, Error>(
+                client
+                    .inodes
+                    .pages(inode)
+                    .map_ok(|page| futures::stream::iter(page.entries.into_iter().map(Ok))),
+            )
+        };
+        futures::stream::once(directory)
+            .try_flatten()
+            .try_flatten()
+            .boxed()
     }
 
     /// Renames; `from` and `to` are whole paths.
@@ -119,27 +248,36 @@ impl Client {
     }
 
     /// Renames as the mode says.
-    pub async fn rename_with(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>, mode: RenameMode) -> Result<()> {
-        let _ = (from.as_ref(), to.as_ref(), mode);
-        todo!()
+    pub async fn rename_with(
+        &self,
+        from: impl AsRef<[u8]>,
+        to: impl AsRef<[u8]>,
+        mode: RenameMode,
+    ) -> Result<()> {
+        let ((from_parent, from_name), (to_parent, to_name)) =
+            futures::try_join!(self.place(from.as_ref()), self.place(to.as_ref()))?;
+        self.inodes
+            .rename((from_parent, &from_name), (to_parent, &to_name), mode)
+            .await
     }
 
     /// Removes a name that is not a directory.
     pub async fn remove(&self, path: impl AsRef<[u8]>) -> Result<()> {
-        let _ = path.as_ref();
-        todo!()
+        let (parent, name) = self.place(path.as_ref()).await?;
+        self.inodes.unlink(parent, &name).await
     }
 
     /// Removes an empty directory.
     pub async fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
-        let _ = path.as_ref();
-        todo!()
+        let (parent, name) = self.place(path.as_ref()).await?;
+        self.inodes.remove_dir(parent, &name).await
     }
 
     /// Removes a name and, if it is a directory, all below it. Symlinks are removed, not followed.
     pub async fn remove_all(&self, path: impl AsRef<[u8]>) -> Result<()> {
-        let _ = path.as_ref();
-        todo!()
+        let (parent, name) = self.place(path.as_ref()).await?;
+        let found = self.inodes.lookup(parent, &name).await?;
+        self.inodes.remove_tree(parent, &name, &found).await
     }
 
     /// Makes a directory, mode 0755.
@@ -149,56 +287,131 @@ impl Client {
 
     /// Makes a directory with these permission bits.
     pub async fn mkdir_with(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<Metadata> {
-        let _ = (path.as_ref(), mode);
-        todo!()
+        self.make(
+            path.as_ref(),
+            Make {
+                kind: Kind::Directory,
+                mode,
+                rdev: 0,
+                target: Vec::new(),
+            },
+        )
+        .await
+    }
+
+    async fn make(&self, path: &[u8], make: Make) -> Result<Metadata> {
+        if absolute(path)?.iter().all(|b| *b == b'/') {
+            return Err(Code::AlreadyExists.into());
+        }
+        let (parent, name) = self.place(path).await?;
+        self.inodes.make(parent, &name, make).await
     }
 
     /// Makes a directory and those above it that are missing; one that exists is fine.
     pub async fn mkdir_all(&self, path: impl AsRef<[u8]>) -> Result<Metadata> {
-        let _ = path.as_ref();
-        todo!()
+        let path = absolute(path.as_ref())?;
+        let mut missing = Vec::new();
+        let mut base = path;
+        // Up to the first one that exists ...
+        let mut found = loop {
+            match self.stat(base).await {
+                Ok(found) => break found,
+                Err(error) if error.code == Code::NotFound => {
+                    let (parent, name) = split(base)?;
+                    missing.push(name);
+                    base = parent;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        // ... and down again.
+        while let Some(name) = missing.pop() {
+            let make = Make {
+                kind: Kind::Directory,
+                mode: 0o755,
+                rdev: 0,
+                target: Vec::new(),
+            };
+            found = match self.inodes.make(found.inode, &name, make).await {
+                Err(error) if error.code == Code::AlreadyExists => {
+                    self.inodes.lookup(found.inode, &name).await?
+                }
+                other => other?,
+            };
+        }
+        if found.is_dir() {
+            Ok(found)
+        } else {
+            Err(Code::AlreadyExists.into())
+        }
     }
 
     /// Makes a symlink at `path` that says `target`.
     pub async fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<Metadata> {
-        let _ = (target.as_ref(), path.as_ref());
-        todo!()
+        let target = target.as_ref().to_vec();
+        self.make(
+            path.as_ref(),
+            Make {
+                kind: Kind::Symlink,
+                mode: 0o777,
+                rdev: 0,
+                target,
+            },
+        )
+        .await
     }
 
     /// What a symlink says.
     pub async fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
-        let _ = path.as_ref();
-        todo!()
+        self.inodes
+            .read_link(self.inode(path.as_ref(), false).await?)
+            .await
     }
 
     /// Makes another name for a file.
     pub async fn link(&self, existing: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<Metadata> {
-        let _ = (existing.as_ref(), path.as_ref());
-        todo!()
+        let (inode, (parent, name)) =
+            futures::try_join!(self.inode(existing.as_ref(), false), self.place(path.as_ref()))?;
+        self.inodes.link(inode, parent, &name).await
     }
 
     /// Makes a fifo, socket or device node (or an empty regular file).
     pub async fn mknod(&self, path: impl AsRef<[u8]>, kind: Kind, mode: u32, rdev: u64) -> Result<Metadata> {
-        let _ = (path.as_ref(), kind, mode, rdev);
-        todo!()
+        self.make(
+            path.as_ref(),
+            Make {
+                kind,
+                mode,
+                rdev,
+                target: Vec::new(),
+            },
+        )
+        .await
     }
 
     /// Changes attributes; symlinks are followed.
     pub async fn set_attributes(&self, path: impl AsRef<[u8]>, set: SetAttributes) -> Result<Metadata> {
-        let _ = (path.as_ref(), set);
-        todo!()
+        self.inodes
+            .set_attributes(self.inode(path.as_ref(), true).await?, set)
+            .await
     }
 
     /// Changes attributes of what the path names itself; a symlink in the last place is not followed.
-    pub async fn symlink_set_attributes(&self, path: impl AsRef<[u8]>, set: SetAttributes) -> Result<Metadata> {
-        let _ = (path.as_ref(), set);
-        todo!()
+    pub async fn symlink_set_attributes(
+        &self,
+        path: impl AsRef<[u8]>,
+        set: SetAttributes,
+    ) -> Result<Metadata> {
+        self.inodes
+            .set_attributes(self.inode(path.as_ref(), false).await?, set)
+            .await
     }
 
     /// The value of an extended attribute.
     pub async fn get_xattr(&self, path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<Vec<u8>> {
-        let _ = (path.as_ref(), name.as_ref());
-        todo!()
+        self.inodes
+            .get_xattr(self.inode(path.as_ref(), true).await?, name.as_ref())
+            .await
     }
 
     /// Sets an extended attribute.
@@ -209,53 +422,65 @@ impl Client {
         value: impl AsRef<[u8]>,
         mode: XattrMode,
     ) -> Result<()> {
-        let _ = (path.as_ref(), name.as_ref(), value.as_ref(), mode);
-        todo!()
+        let inode = self.inode(path.as_ref(), true).await?;
+        self.inodes
+            .set_xattr(inode, name.as_ref(), value.as_ref(), mode)
+            .await
     }
 
     /// Names of extended attributes.
     pub async fn list_xattrs(&self, path: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>> {
-        let _ = path.as_ref();
-        todo!()
+        self.inodes
+            .list_xattrs(self.inode(path.as_ref(), true).await?)
+            .await
     }
 
     /// Removes an extended attribute.
     pub async fn remove_xattr(&self, path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<()> {
-        let _ = (path.as_ref(), name.as_ref());
-        todo!()
+        self.inodes
+            .remove_xattr(self.inode(path.as_ref(), true).await?, name.as_ref())
+            .await
+    }
+}
+
+impl Inodes {
+    /// A directory's pages.
+    fn pages(&self, directory: InodeId) -> BoxStream<'static, Result<DirPage>> {
+        let this = self.clone();
+        let step = move |cursor: Option<u64>| {
+            let this = this.clone();
+            async move {
+                let Some(cursor) = cursor else { return Ok(None) };
+                let page = this.read_dir(directory, cursor, PAGE_ENTRIES).await?;
+                let next = page.entries.last().map(|e| e.cursor).filter(|_| !page.end);
+                Ok(Some((page, next)))
+            }
+        };
+        futures::stream::try_unfold(Some(0), step).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_parent_and_a_name() {
+        for (path, parent, name) in [
+            (&b"/a"[..], &b"/"[..], &b"a"[..]),
+            (b"/a/b/", b"/a/", b"b"),
+            (b"//a//b", b"//a//", b"b"),
+        ] {
+            assert_eq!(split(path).unwrap(), (parent, name.to_vec()));
+        }
+        for bad in [&b"/"[..], b"", b"/a/..", b"/."] {
+            assert_eq!(split(bad).unwrap_err().code, Code::InvalidArgument);
+        }
     }
 
-    /// Room in the cluster.
-    pub async fn statfs(&self) -> Result<Space> {
-        todo!()
-    }
-
-    /// The master and its cluster.
-    pub async fn status(&self) -> Result<Status> {
-        todo!()
-    }
-
-    /// All chunkservers.
-    pub async fn nodes(&self) -> Result<Vec<Node>> {
-        todo!()
-    }
-
-    /// The chunks of a file; holes are gaps between them.
-    pub async fn chunks(&self, path: impl AsRef<[u8]>) -> Result<Vec<ChunkState>> {
-        let _ = path.as_ref();
-        todo!()
-    }
-
-    /// Asks every member (and every other server known to hold a replica) of the chunks about its replica;
-    /// with `verify` it reads and checks all its bytes.
-    pub async fn probe(&self, chunks: &[ChunkState], verify: bool) -> Result<Vec<Probed>> {
-        let _ = (chunks, verify);
-        todo!()
-    }
-
-    /// Cuts a file into ranges of about `target_bytes`, each with the hosts that hold it.
-    pub async fn splits(&self, path: impl AsRef<[u8]>, target_bytes: u64) -> Result<Vec<Split>> {
-        let _ = (path.as_ref(), target_bytes);
-        todo!()
+    #[test]
+    fn a_relative_path_is_refused() {
+        assert_eq!(absolute(b"a/b").unwrap_err().code, Code::InvalidArgument);
+        assert!(absolute(b"/").is_ok());
     }
 }

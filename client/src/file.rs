@@ -1,188 +1,292 @@
-//! An open file: positional calls on a [`Handle`], a position and tokio's traits on a [`File`].
+//! An open file by offset: what a mount or a gateway calls, and what [`File`](crate::File) stands on.
 
-use crate::types::{Metadata, SetAttributes, Stats};
+use crate::cache::Locations;
+use crate::convert::{self, Grant, Located};
+use crate::engine::Core;
+use crate::meter::Meter;
+use crate::read::Reader;
+use crate::settings::OpenOptions;
+use crate::types::{Caller, Metadata, SetAttributes, Stats};
+use crate::write::Writer;
 use bytes::Bytes;
-use dfs_proto::{InodeId, Result};
-use std::io;
-use std::pin::Pin;
+use dfs_proto::{Code, Error, InodeId, Result};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An open file without a position; clones share it, and its calls may run at the same time.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    pub(crate) shared: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    opened: Opened,
+    reader: Reader,
+    /// `None`: opened for reading only.
+    writer: Option<Writer>,
+    closed: AtomicBool,
+    chunk_bytes: u64,
+}
+
+/// What was opened, by whom and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    pub(crate) core: Arc<Core>,
+    pub(crate) inode: InodeId,
+    pub(crate) caller: Caller,
+    pub(crate) options: OpenOptions,
+    pub(crate) sync_on_close: bool,
+    pub(crate) meter: Arc<Meter>,
+}
+
+/// What came with the answer to opening.
+#[derive(Debug, Default)]
+pub(crate) struct Gift {
+    pub(crate) located: Option<Located>,
+    pub(crate) grant: Option<Grant>,
 }
 
 impl Handle {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        metadata: &Metadata,
+        caller: Caller,
+        options: OpenOptions,
+        gift: Gift,
+    ) -> Handle {
+        let chunk_bytes = match metadata.chunk_bytes {
+            0 => core.master.chunk_bytes(),
+            given => given,
+        };
+        let opened = Opened {
+            core: core.clone(),
+            inode: metadata.inode,
+            caller,
+            sync_on_close: options.sync_on_close.unwrap_or(core.settings.sync_on_close),
+            options,
+            meter: Meter::part_of(&core.meter),
+        };
+        let locations = Locations::new(core.clone(), opened.inode, opened.caller.clone(), chunk_bytes);
+        if let Some(located) = gift.located {
+            locations.learn(located);
+        }
+        let reader = Reader::new(core.clone(), locations, opened.meter.clone());
+        let writes = opened.options.write || opened.options.append;
+        let writer = writes.then(|| Writer::new(&opened, chunk_bytes, gift.grant));
+        let closed = AtomicBool::new(false);
+        Handle {
+            inner: Arc::new(Inner {
+                opened,
+                reader,
+                writer,
+                closed,
+                chunk_bytes,
+            }),
+        }
+    }
+
     /// Which file.
     #[must_use]
     pub fn inode(&self) -> InodeId {
-        todo!("{:?}", self.shared)
+        self.inner.opened.inode
     }
 
     /// Up to `length` bytes from `offset`; fewer only at the end of the file. Sees all this handle has written.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the file was not opened for reading; `Unavailable` or `Corrupt`, with the chunk and the
+    /// replicas that were tried, if none could be read before the deadline.
     pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
-        todo!("{offset}{length}")
+        let begun = self.inner.opened.core.clock.now();
+        let bytes = self.read_quietly(offset, length).await;
+        self.inner.opened.meter.stalled(begun.elapsed());
+        bytes
+    }
+
+    /// As [`Handle::read_at`], for a reader ahead, whom nobody waits for.
+    pub(crate) async fn read_quietly(&self, offset: u64, length: usize) -> Result<Bytes> {
+        if !self.inner.opened.options.read {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "the file was not opened for reading",
+            ));
+        }
+        self.settle().await?;
+        self.inner.reader.read(offset, length).await
     }
 
     /// Writes the bytes at `offset` and returns when every member has them: from then on every reader sees them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the file was not opened for writing; `Lost` if all replicas lost power before they
+    /// answered; `TimedOut` if no members could be found before the deadline; the master's refusal (`NoSpace`, ...).
     pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<()> {
-        todo!("{offset}{data:?}")
+        self.writer()?.write(offset, data).await
     }
 
     /// Sends the bytes on their way to `offset` and returns when there is room for more: see [`Handle::flush`].
+    ///
+    /// # Errors
+    /// As [`Handle::write_at`]; what fails later is reported by the next `flush`, `sync_all` or `close`.
     pub async fn queue_at(&self, offset: u64, data: Bytes) -> Result<()> {
-        todo!("{offset}{data:?}")
+        self.writer()?.queue(offset, data).await
+    }
+
+    /// As [`Handle::queue_at`], with the checksums of the pieces.
+    pub(crate) async fn queue_packet(&self, offset: u64, data: Bytes, checksums: Vec<u32>) -> Result<()> {
+        self.writer()?.queue_packet(offset, data, checksums).await
     }
 
     /// Writes at the end of the file; returns the offset. The handle must be the only writer of the file.
+    ///
+    /// # Errors
+    /// As [`Handle::write_at`].
     pub async fn append(&self, data: Bytes) -> Result<u64> {
-        todo!("{data:?}")
+        let writer = self.writer()?;
+        let end = if writer.end().await == 0 {
+            self.inner.reader.size().await?
+        } else {
+            0
+        };
+        writer.append(end, data).await
     }
 
     /// Returns when every member has all that was written before.
+    ///
+    /// # Errors
+    /// The first failure since the last report.
     pub async fn flush(&self) -> Result<()> {
-        todo!()
+        match &self.inner.writer {
+            Some(writer) => writer.flush().await,
+            None => Ok(()),
+        }
     }
 
     /// Returns when all that was written before is on stable storage of every member, length included (fsync).
+    ///
+    /// # Errors
+    /// The first failure since the last report; `Lost`, once, if acknowledged bytes went with a power cut of all
+    /// replicas before they were synced.
     pub async fn sync_all(&self) -> Result<()> {
-        todo!()
+        match &self.inner.writer {
+            Some(writer) => writer.sync().await,
+            None => Ok(()),
+        }
     }
 
     /// Attributes, with this handle's own writes in the size.
+    ///
+    /// # Errors
+    /// The master's.
     pub async fn stat(&self) -> Result<Metadata> {
-        todo!()
+        self.settle().await?;
+        let Opened {
+            core, caller, inode, ..
+        } = &self.inner.opened;
+        convert::attributes(core.master.query(caller, convert::get_attributes(*inode)).await?)
     }
 
-    /// Bytes, with this handle's own writes.
+    /// Bytes, with this handle's own writes and what others are writing now.
+    ///
+    /// # Errors
+    /// The master's.
     pub async fn len(&self) -> Result<u64> {
-        todo!()
+        self.settle().await?;
+        self.inner.reader.size().await
     }
 
     /// Cuts or extends the file (with zeros).
+    ///
+    /// # Errors
+    /// As [`Handle::write_at`].
     pub async fn set_len(&self, size: u64) -> Result<()> {
-        todo!("{size}")
+        let writer = self.writer()?;
+        writer.pause().await?;
+        let Opened {
+            core, caller, inode, ..
+        } = &self.inner.opened;
+        let set = SetAttributes {
+            size: Some(size),
+            ..SetAttributes::default()
+        };
+        core.master
+            .change(caller, convert::set_attributes(*inode, &set))
+            .await?;
+        writer.cut(size).await;
+        self.inner.reader.locations.forget();
+        Ok(())
     }
 
     /// Changes attributes after all that was written before has arrived.
+    ///
+    /// # Errors
+    /// The master's.
     pub async fn set_attributes(&self, set: SetAttributes) -> Result<Metadata> {
-        todo!("{set:?}")
+        if let Some(size) = set.size {
+            self.set_len(size).await?;
+        }
+        self.settle().await?;
+        let Opened {
+            core, caller, inode, ..
+        } = &self.inner.opened;
+        let set = SetAttributes { size: None, ..set };
+        convert::attributes_changed(
+            core.master
+                .change(caller, convert::set_attributes(*inode, &set))
+                .await?,
+        )
     }
 
     /// Ends writing: everything acknowledged, durable unless the options say otherwise, the length committed.
     /// A handle that is dropped instead ends in the background, and its errors are lost.
+    ///
+    /// # Errors
+    /// The first failure since the last report. A handle that was closed once is closed.
     pub async fn close(&self) -> Result<()> {
-        todo!()
+        match &self.inner.writer {
+            Some(writer) if !self.inner.closed.swap(true, Ordering::Relaxed) => {
+                writer.close(self.inner.opened.sync_on_close).await
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// What failures have cost this file.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        todo!()
-    }
-}
-
-/// An open file with a position: tokio's `AsyncRead`, `AsyncWrite` and `AsyncSeek`.
-///
-/// Writes are sent as they come and acknowledged behind the caller's back: `flush` waits for all members,
-/// [`File::sync_all`] for stable storage, [`File::close`] for both and for the length. Close what you wrote.
-#[derive(Debug)]
-pub struct File {
-    handle: Handle,
-    position: u64,
-}
-
-impl File {
-    /// The same open file by offset.
-    #[must_use]
-    pub fn handle(&self) -> &Handle {
-        &self.handle
+        self.inner.opened.meter.stats()
     }
 
-    /// Where the next read or write begins.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.position
+    pub(crate) fn chunk_bytes(&self) -> u64 {
+        self.inner.chunk_bytes
     }
 
-    /// The next bytes without a copy, as many as come together (up to 1 MiB); `None` at the end.
-    pub async fn next_bytes(&mut self) -> Result<Option<Bytes>> {
-        todo!()
+    /// The size as it was last heard of.
+    pub(crate) fn known_size(&self) -> u64 {
+        self.inner.reader.locations.known_size()
     }
 
-    /// Writes the bytes at the position without a copy; best given 1 MiB at a time. As `AsyncWrite`, buffered.
-    pub async fn write_bytes(&mut self, data: Bytes) -> Result<()> {
-        todo!("{data:?}")
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Relaxed)
     }
 
-    /// As [`Handle::read_at`].
-    pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
-        self.handle.read_at(offset, length).await
+    pub(crate) fn opened(&self) -> &Opened {
+        &self.inner.opened
     }
 
-    /// As [`Handle::write_at`].
-    pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<()> {
-        self.handle.write_at(offset, data).await
+    fn writer(&self) -> Result<&Writer> {
+        let writer = self.inner.writer.as_ref().filter(|_| !self.is_closed());
+        writer.ok_or_else(|| Error::new(Code::InvalidArgument, "the file is not open for writing"))
     }
 
-    /// As [`Handle::sync_all`].
-    pub async fn sync_all(&mut self) -> Result<()> {
-        self.handle.sync_all().await
-    }
-
-    /// As [`Handle::stat`].
-    pub async fn stat(&self) -> Result<Metadata> {
-        self.handle.stat().await
-    }
-
-    /// As [`Handle::len`].
-    pub async fn len(&self) -> Result<u64> {
-        self.handle.len().await
-    }
-
-    /// As [`Handle::set_len`].
-    pub async fn set_len(&mut self, size: u64) -> Result<()> {
-        self.handle.set_len(size).await
-    }
-
-    /// As [`Handle::close`].
-    pub async fn close(self) -> Result<()> {
-        self.handle.close().await
-    }
-
-    /// As [`Handle::stats`].
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.handle.stats()
-    }
-}
-
-impl AsyncRead for File {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-}
-
-impl AsyncWrite for File {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        todo!()
-    }
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-}
-
-impl AsyncSeek for File {
-    fn start_seek(self: Pin<&mut Self>, _: io::SeekFrom) -> io::Result<()> {
-        todo!()
-    }
-    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        todo!()
+    /// What this handle has written is where its own reads look for it.
+    async fn settle(&self) -> Result<()> {
+        if let Some(writer) = &self.inner.writer
+            && writer.settle().await?
+        {
+            self.inner.reader.locations.forget();
+        }
+        Ok(())
     }
 }

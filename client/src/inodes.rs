@@ -1,13 +1,21 @@
 //! The file system by inode: what a mount or a gateway builds on.
 
-use crate::file::Handle;
+use crate::convert::{self, MakeFile, Query};
+use crate::engine::Core;
+use crate::file::{Gift, Handle};
 use crate::settings::OpenOptions;
 use crate::types::{Caller, DirPage, Kind, Metadata, RenameMode, SetAttributes, Space, XattrMode};
-use dfs_proto::{InodeId, Result};
+use dfs_proto::{Code, Error, InodeId, Result};
+use std::sync::Arc;
 
 /// Calls by inode, in one caller's name; clones share the connection.
+///
+/// All of them end within the deadline of [`Settings`](crate::Settings). Changes happen exactly once, whatever is
+/// retried. Errors are the master's: `NotFound`, `PermissionDenied` and so on; `TimedOut` or `Unavailable` if it
+/// did not answer in time.
 #[derive(Clone, Debug)]
 pub struct Inodes {
+    pub(crate) core: Arc<Core>,
     pub(crate) caller: Caller,
 }
 
@@ -24,95 +32,155 @@ pub struct Make {
     pub target: Vec<u8>,
 }
 
+#[expect(clippy::missing_errors_doc, reason = "the same for all: see the type")]
 impl Inodes {
     /// The same connection in another user's name.
     #[must_use]
     pub fn acting_as(&self, caller: Caller) -> Inodes {
-        Inodes { caller }
+        Inodes {
+            core: self.core.clone(),
+            caller,
+        }
+    }
+
+    async fn change(&self, change: convert::Change) -> Result<convert::Changed> {
+        self.core.master.change(&self.caller, change).await
+    }
+
+    pub(crate) async fn query(&self, query: Query) -> Result<convert::Answered> {
+        self.core.master.query(&self.caller, query).await
     }
 
     /// The entry `name` of a directory.
     pub async fn lookup(&self, parent: InodeId, name: &[u8]) -> Result<Metadata> {
-        todo!("{parent}{name:?}")
+        convert::attributes(self.query(convert::lookup(parent, name)).await?)
     }
 
     /// Attributes.
     pub async fn stat(&self, inode: InodeId) -> Result<Metadata> {
-        todo!("{inode}")
+        convert::attributes(self.query(convert::get_attributes(inode)).await?)
     }
 
     /// Creates anything under a name; `AlreadyExists` if it is taken.
     pub async fn make(&self, parent: InodeId, name: &[u8], make: Make) -> Result<Metadata> {
-        todo!("{parent}{name:?}{make:?}")
+        convert::made(self.change(convert::make(parent, name, make)).await?).map(|(metadata, ..)| metadata)
     }
 
-    /// Creates and opens a regular file in one call (`create_new`, `truncate`, `mode`, `goal` of the options count).
-    pub async fn create(&self, parent: InodeId, name: &[u8], options: OpenOptions) -> Result<(Metadata, Handle)> {
-        todo!("{parent}{name:?}{options:?}")
+    /// Creates and opens a regular file in one call; of the options all count.
+    /// An existing regular file is opened, unless `create_new` is set.
+    pub async fn create(
+        &self,
+        parent: InodeId,
+        name: &[u8],
+        options: OpenOptions,
+    ) -> Result<(Metadata, Handle)> {
+        options.check()?;
+        let make = MakeFile {
+            mode: options.mode,
+            goal: options.goal,
+            exclusive: options.create_new,
+            truncate: options.truncate,
+            // Only for bytes that are sure to come: a chunk without bytes is of no use.
+            grant: options.expected_len > 0 && (options.truncate || options.create_new) && !options.append,
+        };
+        let (metadata, _, grant) = convert::made(self.change(convert::make_file(parent, name, make)).await?)?;
+        let gift = Gift { located: None, grant };
+        let handle = Handle::new(&self.core, &metadata, self.caller.clone(), options, gift);
+        Ok((metadata, handle))
     }
 
     /// Opens a regular file.
     pub async fn open(&self, inode: InodeId, options: OpenOptions) -> Result<Handle> {
-        todo!("{inode}{options:?}")
+        options.check()?;
+        let metadata = self.stat(inode).await?;
+        self.open_known(&metadata, options, Gift::default()).await
+    }
+
+    pub(crate) async fn open_known(
+        &self,
+        metadata: &Metadata,
+        options: OpenOptions,
+        gift: Gift,
+    ) -> Result<Handle> {
+        match metadata.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Code::IsADirectory.into()),
+            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => {
+                return Err(Error::new(Code::NotSupported, "only regular files have bytes"));
+            }
+        }
+        let truncate = options.truncate;
+        let handle = Handle::new(&self.core, metadata, self.caller.clone(), options, gift);
+        if truncate {
+            handle.set_len(0).await?;
+        }
+        Ok(handle)
     }
 
     /// Another name for a file.
     pub async fn link(&self, inode: InodeId, parent: InodeId, name: &[u8]) -> Result<Metadata> {
-        todo!("{inode}{parent}{name:?}")
+        convert::attributes_changed(self.change(convert::link(inode, parent, name)).await?)
     }
 
     /// Removes a name that is not a directory.
     pub async fn unlink(&self, parent: InodeId, name: &[u8]) -> Result<()> {
-        todo!("{parent}{name:?}")
+        self.change(convert::unlink(parent, name)).await.map(drop)
     }
 
     /// Removes an empty directory.
     pub async fn remove_dir(&self, parent: InodeId, name: &[u8]) -> Result<()> {
-        todo!("{parent}{name:?}")
+        self.change(convert::remove_directory(parent, name))
+            .await
+            .map(drop)
     }
 
     /// Renames `from` (directory, name) to `to`.
     pub async fn rename(&self, from: (InodeId, &[u8]), to: (InodeId, &[u8]), mode: RenameMode) -> Result<()> {
-        todo!("{from:?}{to:?}{mode:?}")
+        self.change(convert::rename(from, to, mode)).await.map(drop)
     }
 
     /// Changes attributes.
     pub async fn set_attributes(&self, inode: InodeId, set: SetAttributes) -> Result<Metadata> {
-        todo!("{inode}{set:?}")
+        convert::attributes_changed(self.change(convert::set_attributes(inode, &set)).await?)
     }
 
     /// A page of a directory: entries after `cursor` (0: from the start), at most `entries_max` (4,096).
     pub async fn read_dir(&self, inode: InodeId, cursor: u64, entries_max: u32) -> Result<DirPage> {
-        todo!("{inode}{cursor}{entries_max}")
+        convert::directory(
+            self.query(convert::read_directory(inode, cursor, entries_max))
+                .await?,
+        )
     }
 
     /// What a symlink says.
     pub async fn read_link(&self, inode: InodeId) -> Result<Vec<u8>> {
-        todo!("{inode}")
+        convert::target(self.query(convert::read_link(inode)).await?)
     }
 
     /// The value of an extended attribute.
     pub async fn get_xattr(&self, inode: InodeId, name: &[u8]) -> Result<Vec<u8>> {
-        todo!("{inode}{name:?}")
+        convert::value(self.query(convert::get_xattr(inode, name)).await?)
     }
 
     /// Sets an extended attribute.
     pub async fn set_xattr(&self, inode: InodeId, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        todo!("{inode}{name:?}{value:?}{mode:?}")
+        self.change(convert::set_xattr(inode, name, value, mode))
+            .await
+            .map(drop)
     }
 
     /// Names of extended attributes.
     pub async fn list_xattrs(&self, inode: InodeId) -> Result<Vec<Vec<u8>>> {
-        todo!("{inode}")
+        convert::names(self.query(convert::list_xattr(inode)).await?)
     }
 
     /// Removes an extended attribute.
     pub async fn remove_xattr(&self, inode: InodeId, name: &[u8]) -> Result<()> {
-        todo!("{inode}{name:?}")
+        self.change(convert::remove_xattr(inode, name)).await.map(drop)
     }
 
     /// Room in the cluster.
     pub async fn statfs(&self) -> Result<Space> {
-        todo!()
+        convert::space(self.query(convert::stat_fs()).await?)
     }
 }

@@ -72,6 +72,7 @@ pub struct OpenOptions {
     pub(crate) mode: u32,
     pub(crate) goal: u32,
     pub(crate) sync_on_close: Option<bool>,
+    pub(crate) expected_len: u64,
 }
 
 impl Default for OpenOptions {
@@ -86,6 +87,7 @@ impl Default for OpenOptions {
             mode: 0o644,
             goal: 0,
             sync_on_close: None,
+            expected_len: 0,
         }
     }
 }
@@ -151,6 +153,26 @@ impl OpenOptions {
     pub fn goal(mut self, goal: u32) -> Self {
         self.goal = goal;
         self
+    }
+
+    /// How many bytes the file will have once written, if that is known: grants for its chunks are then asked for
+    /// ahead of time. 0: not known.
+    #[must_use]
+    pub fn expected_len(mut self, bytes: u64) -> Self {
+        self.expected_len = bytes;
+        self
+    }
+
+    /// What cannot be, as open(2) says.
+    pub(crate) fn check(&self) -> Result<()> {
+        let writes = self.write || self.append;
+        if !self.read && !writes || (self.truncate || self.create || self.create_new) && !writes {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "these open options make no sense together",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether `close` makes written bytes durable; by default as in [`Settings`].

@@ -1,0 +1,225 @@
+//! Where an open file is, as far as its handle knows.
+//!
+//! Locations are kept in windows of 64 chunk slots. They are asked again when a replica says they are out of date or
+//! all fail, after some seconds for a file that someone is writing, and at half the life of their read tokens. When
+//! the master is away, what is known goes on being used: the tokens are what counts.
+
+use crate::convert::{self, Extent, Located};
+use crate::engine::Core;
+use crate::types::Caller;
+use dfs_proto::{InodeId, Result};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Chunk slots in a window: what one call answers.
+const WINDOW_SLOTS: u64 = 64;
+/// Windows kept.
+const WINDOWS_MAX: usize = 64;
+/// How long to wait for a better answer than the one that is known.
+const REFRESH_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Part of a file's locations.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    /// In order, none overlapping.
+    pub(crate) extents: Vec<Extent>,
+    /// The file's size then.
+    pub(crate) size: u64,
+    /// Someone held a grant on it: the end may move.
+    pub(crate) writing: bool,
+    /// When the question was sent: what is here was true at some instant after it.
+    pub(crate) asked: Instant,
+    /// When it was last tried to learn better.
+    tried: Instant,
+    /// A replica spoke against it.
+    doubted: bool,
+}
+
+/// The windows of one open file.
+#[derive(Debug)]
+pub(crate) struct Locations {
+    core: Arc<Core>,
+    inode: InodeId,
+    caller: Caller,
+    /// Bytes of a window.
+    window_bytes: u64,
+    /// Never held across an await.
+    windows: Mutex<BTreeMap<u64, Arc<Window>>>,
+    /// The size in the latest answer.
+    size: AtomicU64,
+    /// Held while the master is asked, so that parallel readers ask once.
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl Window {
+    /// When the master was last asked, whether or not it answered.
+    pub(crate) fn tried(&self) -> Instant {
+        self.tried
+    }
+}
+
+impl Locations {
+    pub(crate) fn new(core: Arc<Core>, inode: InodeId, caller: Caller, chunk_bytes: u64) -> Locations {
+        Locations {
+            core,
+            inode,
+            caller,
+            window_bytes: WINDOW_SLOTS * chunk_bytes,
+            windows: Mutex::default(),
+            size: AtomicU64::new(0),
+            asking: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Takes what came with the answer to opening the file, if it speaks of the whole first window.
+    pub(crate) fn learn(&self, located: Located) {
+        let end = located.extents.last().map_or(0, |e| e.offset + e.span_bytes);
+        if located.size <= end
+            || located.size <= self.window_bytes && located.extents.len() < WINDOW_SLOTS as usize
+        {
+            self.keep(0, located, self.core.clock.now());
+        }
+    }
+
+    /// Bytes of the file to the end of the window that holds `offset`.
+    pub(crate) fn window_end(&self, offset: u64) -> u64 {
+        (offset / self.window_bytes + 1).saturating_mul(self.window_bytes)
+    }
+
+    /// The size in the latest answer.
+    pub(crate) fn known_size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// The window that holds `offset`, asked no earlier than `not_before`.
+    pub(crate) async fn window(
+        &self,
+        offset: u64,
+        not_before: Option<Instant>,
+        deadline: Instant,
+    ) -> Result<Arc<Window>> {
+        let index = offset / self.window_bytes;
+        if let Some(known) = self.fresh(index, not_before) {
+            return Ok(known);
+        }
+        let _one = self.asking.lock().await;
+        if let Some(known) = self.fresh(index, not_before) {
+            return Ok(known);
+        }
+        let old = self.known(index).filter(|w| !self.expired(w));
+        let by = if old.is_some() {
+            deadline.min(self.core.clock.now() + REFRESH_DEADLINE)
+        } else {
+            deadline
+        };
+        match (self.ask(index, by).await, old) {
+            (Ok(window), _) => Ok(window),
+            (Err(error), Some(old)) if error.retry() == dfs_proto::Retry::Other => {
+                tracing::debug!(inode = %self.inode, %error, "locations stay as they are known");
+                let tried = Arc::new(Window {
+                    tried: self.core.clock.now(),
+                    doubted: false,
+                    ..(*old).clone()
+                });
+                self.insert(index, tried.clone());
+                Ok(tried)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// What is known must not be used again without asking, if it is still `used`.
+    pub(crate) fn doubt(&self, offset: u64, used: &Arc<Window>) {
+        let index = offset / self.window_bytes;
+        let mut windows = self.windows.lock().expect("no panic while held");
+        if windows
+            .get(&index)
+            .is_some_and(|w| w.asked == used.asked && w.tried == used.tried)
+        {
+            windows.insert(
+                index,
+                Arc::new(Window {
+                    doubted: true,
+                    ..(**used).clone()
+                }),
+            );
+        }
+    }
+
+    /// Nothing is known any more.
+    pub(crate) fn forget(&self) {
+        self.windows.lock().expect("no panic while held").clear();
+    }
+
+    fn known(&self, index: u64) -> Option<Arc<Window>> {
+        self.windows
+            .lock()
+            .expect("no panic while held")
+            .get(&index)
+            .cloned()
+    }
+
+    fn fresh(&self, index: u64, not_before: Option<Instant>) -> Option<Arc<Window>> {
+        let timings = self.core.master.timings();
+        let now = self.core.clock.now();
+        let good = |w: &Arc<Window>| {
+            let age = now.saturating_duration_since(w.tried);
+            let life = if w.writing {
+                timings.location_cache
+            } else {
+                timings.read_token / 2
+            };
+            !w.doubted && age < life && not_before.is_none_or(|t| w.tried >= t)
+        };
+        self.known(index).filter(good)
+    }
+
+    fn expired(&self, window: &Window) -> bool {
+        let now = self.core.unix_ms();
+        window.extents.iter().any(|e| e.capability.expires_unix_ms <= now)
+    }
+
+    async fn ask(&self, index: u64, deadline: Instant) -> Result<Arc<Window>> {
+        let asked = self.core.clock.now();
+        let (start, end) = (index * self.window_bytes, (index + 1) * self.window_bytes);
+        let mut all = Located::default();
+        let mut position = start;
+        loop {
+            let query = convert::locate(self.inode, position, end - position);
+            let page = convert::located(self.core.master.query_by(&self.caller, query, deadline).await?)?;
+            let full = page.extents.len() >= WINDOW_SLOTS as usize;
+            position = page.extents.last().map_or(end, |e| e.offset + e.span_bytes);
+            all.size = page.size;
+            all.writing |= page.writing;
+            all.extents.extend(page.extents);
+            if !full || position >= end {
+                return Ok(self.keep(index, all, asked));
+            }
+        }
+    }
+
+    fn keep(&self, index: u64, located: Located, asked: Instant) -> Arc<Window> {
+        self.size.store(located.size, Ordering::Relaxed);
+        let window = Arc::new(Window {
+            extents: located.extents,
+            size: located.size,
+            writing: located.writing,
+            asked,
+            tried: asked,
+            doubted: false,
+        });
+        self.insert(index, window.clone());
+        window
+    }
+
+    fn insert(&self, index: u64, window: Arc<Window>) {
+        let mut windows = self.windows.lock().expect("no panic while held");
+        if windows.len() >= WINDOWS_MAX {
+            windows.pop_first();
+        }
+        windows.insert(index, window);
+    }
+}

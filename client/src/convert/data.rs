@@ -1,0 +1,160 @@
+//! The frames of the data plane.
+
+use super::Token;
+use crate::types::ReplicaState;
+use bytes::Bytes;
+use dfs_proto::{ChunkHandle, Code, Error, Result, Version, WriterId, pb};
+use pb::from_server::Body as Answer;
+use pb::to_server::Body as Ask;
+
+/// A request or a packet on its way to a chunkserver; its payload travels beside it.
+pub(crate) type ToServer = pb::ToServer;
+/// What a chunkserver sent.
+pub(crate) type FromServer = pb::FromServer;
+
+/// What a read answered.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadAnswer {
+    pub(crate) chunk_length: u64,
+    pub(crate) detached: bool,
+    pub(crate) checksums: Vec<u32>,
+    pub(crate) bytes: Bytes,
+}
+
+/// What a head says on its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Acked {
+    pub(crate) sequence: u64,
+    pub(crate) length: u64,
+}
+
+/// A packet's header.
+#[derive(Clone, Debug)]
+pub(crate) struct PacketHeader {
+    pub(crate) sequence: u64,
+    pub(crate) offset: u64,
+    pub(crate) checksums: Vec<u32>,
+    pub(crate) sync: bool,
+}
+
+fn ask(body: Ask) -> ToServer {
+    ToServer {
+        id: 0,
+        body: Some(body),
+    }
+}
+
+fn unexpected() -> Error {
+    Error::new(Code::Internal, "the chunkserver answered something else")
+}
+
+pub(crate) fn read(token: &Token, offset: u64, length: u32, stale_ok: bool) -> ToServer {
+    ask(Ask::Read(pb::Read {
+        capability: Some(token.clone()),
+        offset,
+        length,
+        stale_ok,
+    }))
+}
+
+pub(crate) fn promised(token: &Token) -> ToServer {
+    ask(Ask::Promised(pb::Promised {
+        capability: Some(token.clone()),
+    }))
+}
+
+pub(crate) fn probe(tokens: Vec<Token>, verify: bool) -> ToServer {
+    ask(Ask::Probe(pb::Probe {
+        capabilities: tokens,
+        verify,
+    }))
+}
+
+pub(crate) fn write_open(token: &Token, writer: WriterId) -> ToServer {
+    ask(Ask::WriteOpen(pb::WriteOpen {
+        capability: Some(token.clone()),
+        writer: writer.0,
+    }))
+}
+
+pub(crate) fn packet(header: PacketHeader) -> ToServer {
+    ask(Ask::Packet(pb::Packet {
+        sequence: header.sequence,
+        offset: header.offset,
+        checksums: header.checksums,
+        sync: header.sync,
+    }))
+}
+
+pub(crate) fn stream_close() -> ToServer {
+    ask(Ask::StreamClose(pb::StreamClose {}))
+}
+
+/// The body, or the error the server sent instead.
+fn body(from: FromServer) -> Result<Answer> {
+    match (from.error, from.body) {
+        (Some(error), _) => Err(error.into()),
+        (None, Some(body)) => Ok(body),
+        (None, None) => Err(unexpected()),
+    }
+}
+
+pub(crate) fn read_answer(from: FromServer, payload: Bytes) -> Result<ReadAnswer> {
+    match body(from)? {
+        Answer::Read(r) => Ok(ReadAnswer {
+            chunk_length: r.chunk_length,
+            detached: r.detached,
+            checksums: r.checksums,
+            bytes: payload,
+        }),
+        _ => Err(unexpected()),
+    }
+}
+
+pub(crate) fn promised_answer(from: FromServer) -> Result<Version> {
+    match body(from)? {
+        Answer::Promised(p) => Ok(Version(p.promised)),
+        _ => Err(unexpected()),
+    }
+}
+
+pub(crate) fn probe_answer(from: FromServer) -> Result<Vec<(ChunkHandle, ReplicaState)>> {
+    let state = |r: pb::ReplicaState| {
+        let state = ReplicaState {
+            present: r.present,
+            promised: Version(r.promised),
+            synced: Version(r.synced),
+            length: r.length,
+            digest: r.digest,
+            serving: r.serving,
+            bad_blocks: r.bad_blocks,
+        };
+        (ChunkHandle(r.chunk), state)
+    };
+    match body(from)? {
+        Answer::Probe(p) => Ok(p.replicas.into_iter().map(state).collect()),
+        _ => Err(unexpected()),
+    }
+}
+
+pub(crate) fn write_opened(from: FromServer) -> Result<Acked> {
+    match body(from)? {
+        Answer::WriteOpened(w) => Ok(Acked {
+            sequence: w.last_sequence,
+            length: w.length,
+        }),
+        _ => Err(unexpected()),
+    }
+}
+
+/// An acknowledgement; `None` once the stream is closed.
+pub(crate) fn ack(from: FromServer) -> Result<Option<Acked>> {
+    match body(from)? {
+        Answer::Ack(a) => Ok(Some(Acked {
+            sequence: a.sequence,
+            length: a.length,
+        })),
+        Answer::StreamClosed(_) => Ok(None),
+        _ => Err(unexpected()),
+    }
+}

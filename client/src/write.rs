@@ -1,0 +1,553 @@
+//! Writing: a file's bytes are cut into packets and given to one [`lane`] for each chunk.
+//!
+//! Checksums are made here, once, at the moment of the write. Lanes stream on their own: the next chunk's begins while
+//! the last one's acknowledgements are awaited. A sequential writer leaves a full chunk behind: its lane is told to
+//! finish (synced, if the file is to be durable when closed), and gives its grant back.
+
+mod lane;
+mod recover;
+mod window;
+
+use crate::convert::{self, Commit, Grant};
+use crate::engine::Core;
+use crate::file::Opened;
+use crate::meter::Meter;
+use crate::plan::packets;
+use crate::types::Caller;
+use bytes::Bytes;
+use dfs_proto::checksum::of_pieces;
+use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result, Version, WriterId};
+use lane::{Command, Lane, Progress, Wanted};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use window::{Packet, Window};
+
+/// Packets that wait for a lane that is not ready for them: enough to keep it busy.
+const QUEUE_PACKETS: usize = 4;
+/// Chunks written to at the same time by one handle; the least recently used lane makes room.
+const LANES_MAX: usize = 8;
+/// Full chunks that may be on their way to stable storage behind a sequential writer.
+const FINISHING_MAX: usize = 2;
+
+/// The writing side of an open file.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    chunk_bytes: u64,
+    /// How long the file will be, if the application said so.
+    expected: u64,
+    /// Something was given since the last settle.
+    touched: AtomicBool,
+    /// Held while commands are given, so that they reach each lane in the order of their tickets.
+    state: tokio::sync::Mutex<State>,
+}
+
+/// What the lanes of one file share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Arc<Core>,
+    inode: InodeId,
+    caller: Caller,
+    meter: Arc<Meter>,
+    sync_on_close: bool,
+    /// Lengths the master has learnt from this handle.
+    growths: AtomicU64,
+    /// A failure that was not reported yet.
+    problem: Mutex<Option<Error>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lanes: BTreeMap<u64, Open>,
+    /// Lanes that were told to finish, and those that ended without making their bytes durable.
+    left: BTreeMap<u64, watch::Receiver<Progress>>,
+    tickets: u64,
+    /// The end of what was written through this handle.
+    end: u64,
+    /// Came with the file's creation.
+    first: Option<Grant>,
+    /// Lengths the master had learnt when that was last asked.
+    growths_seen: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    commands: mpsc::Sender<Command>,
+    progress: watch::Receiver<Progress>,
+    last_ticket: u64,
+}
+
+/// One packet's way to be waited for.
+#[derive(Debug)]
+struct Sent {
+    progress: watch::Receiver<Progress>,
+    ticket: u64,
+}
+
+impl Shared {
+    /// Keeps the first failure until someone asks.
+    fn fail(&self, error: Error) {
+        tracing::warn!(inode = %self.inode, %error, "a write failed");
+        self.problem
+            .lock()
+            .expect("no panic while held")
+            .get_or_insert(error);
+    }
+
+    fn report(&self) -> Result<()> {
+        self.problem
+            .lock()
+            .expect("no panic while held")
+            .take()
+            .map_or(Ok(()), Err)
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(file: &Opened, chunk_bytes: u64, first: Option<Grant>) -> Writer {
+        Writer {
+            shared: Arc::new(Shared {
+                core: file.core.clone(),
+                inode: file.inode,
+                caller: file.caller.clone(),
+                meter: file.meter.clone(),
+                sync_on_close: file.sync_on_close,
+                growths: AtomicU64::new(0),
+                problem: Mutex::default(),
+            }),
+            chunk_bytes,
+            expected: file.options.expected_len,
+            touched: AtomicBool::new(false),
+            state: tokio::sync::Mutex::new(State {
+                first,
+                ..State::default()
+            }),
+        }
+    }
+
+    /// Gives the bytes to their lanes; returns when they have room.
+    pub(crate) async fn queue(&self, offset: u64, data: Bytes) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.queue_locked(&mut state, offset, data, None).await.map(drop)
+    }
+
+    /// As [`Writer::queue`], with checksums that were made as the bytes came.
+    pub(crate) async fn queue_packet(&self, offset: u64, data: Bytes, checksums: Vec<u32>) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.queue_locked(&mut state, offset, data, Some(checksums))
+            .await
+            .map(drop)
+    }
+
+    /// Writes and waits until every member has the bytes.
+    pub(crate) async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
+        let sent = self
+            .queue_locked(&mut *self.state.lock().await, offset, data, None)
+            .await?;
+        self.wait_acked(sent).await
+    }
+
+    /// Writes at the end and returns where that was; `end` is the file's as others know it.
+    pub(crate) async fn append(&self, end: u64, data: Bytes) -> Result<u64> {
+        let mut state = self.state.lock().await;
+        let offset = end.max(state.end);
+        let sent = self.queue_locked(&mut state, offset, data, None).await?;
+        drop(state);
+        self.wait_acked(sent).await?;
+        Ok(offset)
+    }
+
+    /// The end of what was written, if anything was.
+    pub(crate) async fn end(&self) -> u64 {
+        self.state.lock().await.end
+    }
+
+    async fn queue_locked(
+        &self,
+        state: &mut State,
+        offset: u64,
+        data: Bytes,
+        checksums: Option<Vec<u32>>,
+    ) -> Result<Vec<Sent>> {
+        let end = offset
+            .checked_add(data.len() as u64)
+            .filter(|end| *end <= dfs_proto::limits::FILE_BYTES_MAX);
+        let end = end.ok_or_else(|| Error::from(Code::TooLarge))?;
+        let mut sent = Vec::new();
+        self.touched.store(true, Ordering::Relaxed);
+        for cut in packets(offset, data.len(), self.chunk_bytes) {
+            let bytes = data.slice(cut.range.clone());
+            let sums = match &checksums {
+                Some(ready) if bytes.len() == data.len() => ready.clone(),
+                _ => of_pieces(cut.in_chunk, &bytes),
+            };
+            let packet = Packet {
+                offset: cut.in_chunk,
+                data: bytes,
+                checksums: sums,
+                sync: false,
+            };
+            let full = cut.in_chunk + packet.data.len() as u64 == self.chunk_bytes;
+            sent.push(self.give(state, cut.slot, packet).await?);
+            if full {
+                self.leave(state, cut.slot).await;
+            } else if cut.in_chunk >= self.chunk_bytes / 2 && self.expected > cut.slot + self.chunk_bytes {
+                self.lane(state, cut.slot + self.chunk_bytes).await?;
+            }
+        }
+        state.end = state.end.max(end);
+        Ok(sent)
+    }
+
+    async fn give(&self, state: &mut State, slot: u64, packet: Packet) -> Result<Sent> {
+        loop {
+            let commands = self.lane(state, slot).await?.commands.clone();
+            // Cancelled here, nothing was given; a lane that ended meanwhile is replaced.
+            if let Ok(place) = commands.reserve_owned().await {
+                state.tickets += 1;
+                let ticket = state.tickets;
+                place.send(Command::Packet(ticket, packet));
+                let open = state.lanes.get_mut(&slot).expect("just found");
+                open.last_ticket = ticket;
+                return Ok(Sent {
+                    progress: open.progress.clone(),
+                    ticket,
+                });
+            }
+        }
+    }
+
+    /// The lane of a chunk, begun if there is none.
+    async fn lane<'a>(&self, state: &'a mut State, slot: u64) -> Result<&'a mut Open> {
+        if state
+            .lanes
+            .get(&slot)
+            .is_some_and(|open| open.commands.is_closed())
+        {
+            let open = state.lanes.remove(&slot).expect("just seen");
+            state.left.insert(slot, open.progress);
+        }
+        if !state.lanes.contains_key(&slot) {
+            if state.lanes.len() >= LANES_MAX {
+                let oldest = state
+                    .lanes
+                    .iter()
+                    .min_by_key(|(_, open)| open.last_ticket)
+                    .map(|(slot, _)| *slot);
+                self.finish(state, oldest.expect("there are some"), false).await;
+            }
+            let unsynced = self.settled_before(state, slot).await?;
+            let open = self.begin(state, slot, unsynced).await?;
+            state.lanes.insert(slot, open);
+        }
+        Ok(state.lanes.get_mut(&slot).expect("just made"))
+    }
+
+    /// Waits for the lane that wrote this chunk before, so that two never write it at once;
+    /// the version of its oldest write that is not durable.
+    async fn settled_before(&self, state: &mut State, slot: u64) -> Result<Option<Version>> {
+        let Some(mut before) = state.left.get(&slot).cloned() else {
+            return Ok(None);
+        };
+        ended(&mut before).await?;
+        state.left.remove(&slot);
+        let unsynced = before.borrow().unsynced;
+        Ok(unsynced)
+    }
+
+    async fn begin(&self, state: &mut State, slot: u64, unsynced: Option<Version>) -> Result<Open> {
+        let grant = match state.first.take_if(|g| g.file_offset == slot) {
+            Some(grant) => grant,
+            None => self.ask_grant(slot).await?,
+        };
+        let (commands, receiver) = mpsc::channel(QUEUE_PACKETS);
+        let (progress, watched) = watch::channel(Progress {
+            unsynced,
+            ..Progress::default()
+        });
+        let now = Instant::now();
+        let lost = unsynced.is_some_and(|written_at| grant.capability.loss > written_at);
+        if lost {
+            self.shared.fail(Error::new(
+                Code::Lost,
+                "all replicas lost power before a chunk was synced",
+            ));
+        }
+        let lane = Lane {
+            shared: self.shared.clone(),
+            slot,
+            writer: WriterId(self.shared.core.rng.u64()),
+            recorded: grant.capability.length,
+            grant,
+            commands: receiver,
+            progress,
+            window: Window::default(),
+            length: 0,
+            durable: 0,
+            touched: false,
+            unsynced: unsynced.filter(|_| !lost),
+            wanted: Wanted::default(),
+            finish: None,
+            moved: now,
+            last_commit: now,
+            failures: 0,
+            idle: false,
+            refused: None,
+        };
+        tokio::spawn(lane.run());
+        Ok(Open {
+            commands,
+            progress: watched,
+            last_ticket: state.tickets,
+        })
+    }
+
+    async fn ask_grant(&self, slot: u64) -> Result<Grant> {
+        let change = convert::grant(self.shared.inode, slot, ChunkHandle(0), &[]);
+        let grant = convert::granted(
+            self.shared
+                .core
+                .master
+                .change(&self.shared.caller, change)
+                .await?,
+        )?;
+        if grant.file_offset != slot || grant.span_bytes < self.chunk_bytes {
+            return Err(Error::new(
+                Code::NotSupported,
+                "the file's extents are not whole chunk slots",
+            ));
+        }
+        Ok(grant)
+    }
+
+    /// A chunk is full: a sequential writer does not come back to it.
+    async fn leave(&self, state: &mut State, slot: u64) {
+        self.finish(state, slot, self.shared.sync_on_close).await;
+        let mut behind: Vec<_> = state
+            .left
+            .values()
+            .filter(|p| p.borrow().ended.is_none())
+            .cloned()
+            .collect();
+        while behind.len() > FINISHING_MAX {
+            // Its failure is kept in the file's problem.
+            let _ = ended(&mut behind[0]).await;
+            behind.remove(0);
+        }
+        state.left.retain(|_, p| {
+            let p = p.borrow();
+            p.ended.is_none() || p.unsynced.is_some()
+        });
+    }
+
+    async fn finish(&self, state: &mut State, slot: u64, sync: bool) {
+        if let Some(open) = state.lanes.remove(&slot) {
+            // A lane that has ended by itself needs no word.
+            let _ = open.commands.send(Command::Finish(sync)).await;
+            state.left.insert(slot, open.progress);
+        }
+    }
+
+    /// Waits until every member has all that was given before.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let sent: Vec<Sent> = {
+            let state = self.state.lock().await;
+            let open = state.lanes.values().map(|o| Sent {
+                progress: o.progress.clone(),
+                ticket: o.last_ticket,
+            });
+            let left = state.left.values().map(|p| Sent {
+                progress: p.clone(),
+                ticket: u64::MAX,
+            });
+            open.chain(left).collect()
+        };
+        let all = self.wait_acked(sent).await;
+        self.shared.report().and(all)
+    }
+
+    /// Waits until every member has all, and the master knows the lengths; true if it has learnt of some.
+    pub(crate) async fn settle(&self) -> Result<bool> {
+        if !self.touched.swap(false, Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let mut state = self.state.lock().await;
+        let mut waits = Vec::new();
+        let tickets = self.command_all(&mut state, Command::Settle).await;
+        for (mut progress, ticket) in tickets {
+            waits.push(async move {
+                progress
+                    .wait_for(|p| p.settled >= ticket || p.ended.is_some())
+                    .await
+                    .map(drop)
+            });
+        }
+        for mut left in state.left.values().cloned() {
+            waits_for_end(&mut left).await;
+        }
+        for wait in waits {
+            // A task that is gone has said why in the file's problem.
+            let _ = wait.await;
+        }
+        state.left.retain(|_, p| p.borrow().unsynced.is_some());
+        let growths = self.shared.growths.load(Ordering::Relaxed);
+        let news = std::mem::replace(&mut state.growths_seen, growths) != growths;
+        self.shared.report().map(|()| news)
+    }
+
+    /// Makes all that was given before durable on every member, lengths included.
+    pub(crate) async fn sync(&self) -> Result<()> {
+        let mut waits = Vec::new();
+        {
+            let mut state = self.state.lock().await;
+            self.reopen_unsynced(&mut state).await?;
+            waits.extend(self.command_all(&mut state, Command::Sync).await);
+            waits.extend(state.left.values().map(|p| (p.clone(), u64::MAX)));
+        }
+        for (mut progress, ticket) in waits {
+            let done = progress
+                .wait_for(|p| p.synced >= ticket || p.ended.is_some())
+                .await;
+            done.map_err(|_| stopped())?.ended.clone().unwrap_or(Ok(()))?;
+        }
+        self.shared.report()
+    }
+
+    /// Lanes for chunks that were left without being made durable.
+    async fn reopen_unsynced(&self, state: &mut State) -> Result<()> {
+        let slots: Vec<u64> = state.left.keys().copied().collect();
+        for slot in slots {
+            let mut left = state.left[&slot].clone();
+            ended(&mut left).await?;
+            if left.borrow().unsynced.is_some() {
+                self.lane(state, slot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each lane a command with a new ticket.
+    async fn command_all(
+        &self,
+        state: &mut State,
+        command: fn(u64) -> Command,
+    ) -> Vec<(watch::Receiver<Progress>, u64)> {
+        let mut given = Vec::new();
+        for open in state.lanes.values_mut() {
+            state.tickets += 1;
+            // A lane that has ended by itself is seen to have ended.
+            let _ = open.commands.send(command(state.tickets)).await;
+            given.push((open.progress.clone(), state.tickets));
+        }
+        given
+    }
+
+    /// Ends all lanes: acknowledged, durable if wanted, lengths known to the master.
+    pub(crate) async fn close(&self, sync: bool) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if sync {
+            let reopened = self.reopen_unsynced(&mut state).await;
+            reopened.or_else(|e| self.shared.report().and(Err(e)))?;
+        }
+        let slots: Vec<u64> = state.lanes.keys().copied().collect();
+        for slot in slots {
+            self.finish(&mut state, slot, sync).await;
+        }
+        for mut left in std::mem::take(&mut state.left).into_values() {
+            waits_for_end(&mut left).await;
+        }
+        if let Some(unused) = state.first.take() {
+            self.give_back(&unused).await;
+        }
+        self.shared.report()
+    }
+
+    /// A chunk that was made for this handle and never written: the master may take it back.
+    async fn give_back(&self, grant: &Grant) {
+        let commit = Commit {
+            inode: self.shared.inode,
+            chunk: grant.capability.chunk,
+            version: grant.capability.version,
+            length: 0,
+            durable: false,
+            mtime_ns: self.shared.core.mtime_ns(),
+            close: true,
+        };
+        let given = self
+            .shared
+            .core
+            .master
+            .change(&self.shared.caller, convert::commit_length(commit))
+            .await;
+        if let Err(error) = given {
+            tracing::debug!(%error, "an unused grant was not taken back");
+        }
+    }
+
+    /// Ends all lanes without making anything durable, and remembers what is not.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let slots: Vec<u64> = state.lanes.keys().copied().collect();
+        for slot in slots {
+            self.finish(&mut state, slot, false).await;
+        }
+        for left in state.left.values_mut() {
+            waits_for_end(left).await;
+        }
+        self.shared.report()
+    }
+
+    /// Forgets what lies beyond the new end; all lanes must have ended.
+    pub(crate) async fn cut(&self, size: u64) {
+        let mut state = self.state.lock().await;
+        state.end = size;
+        state.left.retain(|slot, _| *slot < size);
+    }
+
+    async fn wait_acked(&self, sent: Vec<Sent>) -> Result<()> {
+        for Sent { mut progress, ticket } in sent {
+            let lost = {
+                let done = progress
+                    .wait_for(|p| p.acked >= ticket || p.ended.is_some())
+                    .await;
+                let done = done.map_err(|_| stopped())?;
+                if done.acked < ticket {
+                    done.ended.clone().unwrap_or(Ok(()))?;
+                }
+                done.lost.contains(&ticket)
+            };
+            if lost {
+                return Err(Error::new(
+                    Code::Lost,
+                    "all replicas lost power before this was acknowledged",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a lane has ended, well or not.
+async fn waits_for_end(progress: &mut watch::Receiver<Progress>) {
+    // A task that is gone has ended, too.
+    let _ = progress.wait_for(|p| p.ended.is_some()).await;
+}
+
+async fn ended(progress: &mut watch::Receiver<Progress>) -> Result<()> {
+    let end = progress
+        .wait_for(|p| p.ended.is_some())
+        .await
+        .map_err(|_| stopped())?;
+    end.ended.clone().unwrap_or(Ok(()))
+}
+
+/// The runtime is shutting down.
+fn stopped() -> Error {
+    Error::new(Code::Unavailable, "the client is stopping")
+}
+
+#[cfg(test)]
+mod tests;
