@@ -254,7 +254,7 @@ pub(crate) fn rename(from: (InodeId, &[u8]), to: (InodeId, &[u8]), mode: RenameM
     })
 }
 
-pub(crate) fn set_attributes(inode: InodeId, set: &SetAttributes) -> Change {
+pub(crate) fn set_attributes(inode: InodeId, set: &SetAttributes, by_handle: bool) -> Change {
     let at = |t: Option<Time>| match t {
         Some(Time::At(ns)) => Some(ns),
         Some(Time::Now) | None => None,
@@ -270,6 +270,7 @@ pub(crate) fn set_attributes(inode: InodeId, set: &SetAttributes) -> Change {
         mtime_ns: at(set.mtime),
         mtime_now: set.mtime == Some(Time::Now),
         goal: set.goal,
+        by_handle,
     })
 }
 

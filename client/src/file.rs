@@ -211,7 +211,7 @@ impl Handle {
             ..SetAttributes::default()
         };
         core.master
-            .change(caller, convert::set_attributes(*inode, &set))
+            .change(caller, convert::set_attributes(*inode, &set, true))
             .await?;
         writer.cut(size).await;
         self.inner.reader.locations.forget();
@@ -233,7 +233,7 @@ impl Handle {
         let set = SetAttributes { size: None, ..set };
         convert::attributes_changed(
             core.master
-                .change(caller, convert::set_attributes(*inode, &set))
+                .change(caller, convert::set_attributes(*inode, &set, true))
                 .await?,
         )
     }

@@ -141,7 +141,7 @@ impl Inodes {
 
     /// Changes attributes.
     pub async fn set_attributes(&self, inode: InodeId, set: SetAttributes) -> Result<Metadata> {
-        convert::attributes_changed(self.change(convert::set_attributes(inode, &set)).await?)
+        convert::attributes_changed(self.change(convert::set_attributes(inode, &set, false)).await?)
     }
 
     /// A page of a directory: entries after `cursor` (0: from the start), at most `entries_max` (4,096).
