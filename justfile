@@ -29,10 +29,26 @@ deny:
 bench-floor:
     cargo run --release -p dfs-benches --bin bench-floor
 
-# Power cuts on loop-mounted file systems, as many as asked for. Root only.
+# Power cuts on loop-mounted file systems: of the master, of a chunkserver, of everything, so many each. Root only.
 cuts count="100":
-    DFS_CUTS={{count}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 power
+    DFS_CUTS={{count}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 power::
 
-# SIGKILL in a loop under load, as many as asked for.
-kills count="100":
-    DFS_KILLS={{count}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 kill
+# SIGKILL for the master in a loop under load, so many times, and its return with many files.
+kills count="100" files="100000":
+    DFS_KILLS={{count}} DFS_FILES={{files}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 kill::
+
+# Flipped bits, cut and exchanged chunk files, so many.
+rot count="1000":
+    DFS_ROTS={{count}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 rot::
+
+# A chunkserver cut off from the master, overwritten elsewhere, read, so many times.
+stale count="50":
+    DFS_STALES={{count}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 stale::
+
+# `put` and `get` over the death and the hang of a chunkserver.
+hang:
+    cargo test --release -p dfs --test crash -- --show-output --test-threads=1 hang::
+
+# Breaks the product on purpose, once for each file in tests/mutants: the rig its first line names must notice.
+prove-rigs:
+    tests/mutants/prove

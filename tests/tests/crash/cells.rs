@@ -1,0 +1,169 @@
+//! A worker on the bytes of one file: overwrites of what is there, appends, fsyncs.
+
+use super::load::{Act, Pulse, Worker};
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use dfs_client::{Client, File, OpenOptions};
+use dfs_stdx::Rng;
+use dfs_tests::manifest::{After, CELL_BYTES, Cells};
+
+/// Cells of a file that is only overwritten: a megabyte, several chunks of the rigs' clusters.
+const FIXED_CELLS: u32 = 256;
+/// An appended file is not grown beyond: comparing it takes time.
+const GROWN_CELLS_MAX: u32 = 2_048;
+/// One operation in so many is an fsync.
+const SYNC_ONE_IN: u64 = 6;
+const READ_BYTES: usize = 1 << 20;
+
+/// How a worker changes its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Only what was there and fsynced at the start.
+    Overwrite,
+    /// Only at the end.
+    Append,
+}
+
+/// The only writer of its file.
+pub(crate) struct CellWorker {
+    client: Client,
+    path: String,
+    style: Style,
+    cells: Cells,
+    /// Cells that are surely there: behind them nothing is overwritten, or a lost append would leave a true hole.
+    sure: u32,
+    /// An append without an answer: where the end is, the next comparison tells.
+    end_unknown: bool,
+    file: Option<File>,
+    rng: Rng,
+}
+
+impl CellWorker {
+    /// Makes the file; one that is to be overwritten is written and fsynced.
+    pub(crate) async fn new(
+        client: Client,
+        number: u32,
+        style: Style,
+        rng: Rng,
+    ) -> anyhow::Result<CellWorker> {
+        let path = format!("/bytes-{number}");
+        let options = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .sync_on_close(false);
+        let mut file = client.open_with(&path, options).await?;
+        let mut cells = Cells::new(number);
+        if style == Style::Overwrite {
+            let (bytes, generation) = cells.attempt(0..FIXED_CELLS);
+            file.write_at(0, Bytes::from(bytes)).await?;
+            cells.acknowledged(0..FIXED_CELLS, generation, 0);
+            file.sync_all().await?;
+            cells.synced();
+        }
+        let sure = cells.len();
+        Ok(CellWorker {
+            client,
+            path,
+            style,
+            cells,
+            sure,
+            end_unknown: false,
+            file: Some(file),
+            rng,
+        })
+    }
+
+    /// Its file.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Lets the file go: what comes next begins with a new handle.
+    pub(crate) async fn release(&mut self) {
+        if let Some(file) = self.file.take() {
+            // After a power cut of everything its error is the writer's notice; the manifest knows already.
+            let _ = file.close().await;
+        }
+    }
+
+    async fn write(&mut self, file: &File, pulse: &Pulse) -> dfs_client::Result<()> {
+        let length = 1 + u32::try_from(self.rng.below(40)).expect("small");
+        let grow = self.style == Style::Append && !self.end_unknown && self.sure + length <= GROWN_CELLS_MAX;
+        let (act, start) = match grow || self.sure == 0 {
+            true => (Act::Append, self.sure),
+            false => (
+                Act::Overwrite,
+                u32::try_from(self.rng.below(u64::from(self.sure))).expect("small"),
+            ),
+        };
+        let end = if act == Act::Append {
+            start + length
+        } else {
+            (start + length).min(self.sure)
+        };
+        let (bytes, generation) = self.cells.attempt(start..end);
+        let offset = u64::from(start) * CELL_BYTES as u64;
+        self.end_unknown |= act == Act::Append;
+        pulse
+            .during(act, file.write_at(offset, Bytes::from(bytes)))
+            .await?;
+        self.cells.acknowledged(start..end, generation, pulse.cuts());
+        self.sure = self.sure.max(end);
+        self.end_unknown = false;
+        Ok(())
+    }
+
+    /// Compares the file, seen by `client`, with what was acknowledged, and takes it as the truth from now on.
+    pub(crate) async fn settle(&mut self, client: &Client, after: After) -> anyhow::Result<()> {
+        let bytes = content(client, &self.path).await?;
+        self.cells
+            .settle(&bytes, after)
+            .with_context(|| self.path.clone())?;
+        (self.sure, self.end_unknown) = (self.cells.len(), false);
+        Ok(())
+    }
+}
+
+/// All bytes of a file.
+pub(crate) async fn content(client: &Client, path: &str) -> anyhow::Result<Vec<u8>> {
+    let file = client.open(path).await.with_context(|| format!("open {path}"))?;
+    let length = usize::try_from(file.len().await?)?;
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let piece = file.read_at(bytes.len() as u64, READ_BYTES).await;
+        let piece = piece.with_context(|| format!("read {path} at {}", bytes.len()))?;
+        ensure!(
+            !piece.is_empty(),
+            "{path} ends at {} instead of {length}",
+            bytes.len()
+        );
+        bytes.extend(piece);
+    }
+    Ok(bytes)
+}
+
+impl Worker for CellWorker {
+    async fn step(&mut self, pulse: &Pulse) -> anyhow::Result<()> {
+        let Some(mut file) = self.file.take() else {
+            let options = OpenOptions::new().write(true).sync_on_close(false);
+            self.file = self.client.open_with(&self.path, options).await.ok();
+            return Ok(());
+        };
+        let ended = match self.rng.below(SYNC_ONE_IN) {
+            0 => {
+                let ended = pulse.during(Act::Sync, file.sync_all()).await;
+                if ended.is_ok() {
+                    self.cells.synced();
+                }
+                ended
+            }
+            _ => self.write(&file, pulse).await,
+        };
+        match ended {
+            Ok(()) => self.file = Some(file),
+            // The answer is missing for good: what happens next begins with a new handle.
+            Err(error) => println!("{}: {error}", self.path),
+        }
+        Ok(())
+    }
+}
