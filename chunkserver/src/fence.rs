@@ -4,6 +4,7 @@
 //! *sending* of the last heartbeat that was answered; a chunk is served only after it was compared in this session.
 
 use dfs_proto::capability::Keys;
+use dfs_proto::limits::Parameters;
 use dfs_proto::{ChunkHandle, NodeId, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,6 +28,7 @@ struct State {
     /// Versions the master said are active; a capability says it too.
     active: BTreeMap<ChunkHandle, Version>,
     keys: Arc<Keys>,
+    parameters: Parameters,
 }
 
 impl Fence {
@@ -134,6 +136,17 @@ impl Fence {
     #[must_use]
     pub fn keys(&self) -> Arc<Keys> {
         self.state().keys.clone()
+    }
+
+    /// The cluster's parameters; the defaults before the first session.
+    #[must_use]
+    pub fn parameters(&self) -> Parameters {
+        self.state().parameters
+    }
+
+    /// Notes what the master said at registration.
+    pub fn set_parameters(&self, parameters: Parameters) {
+        self.state().parameters = parameters;
     }
 
     /// Replaces them.

@@ -1,5 +1,6 @@
 //! What everything in a chunkserver stands on: the world, the replicas, the session's word, and a way to complain.
 
+use crate::chain::Chains;
 use crate::fence::Fence;
 use crate::report::Trouble;
 use crate::store::{self, Replica, Store};
@@ -16,6 +17,8 @@ pub(crate) struct Ground {
     pub(crate) world: World,
     /// All replicas.
     pub(crate) store: Arc<Store>,
+    /// Chunks that are being written.
+    pub(crate) chains: Arc<Chains>,
     /// What the session allows.
     pub(crate) fence: Arc<Fence>,
     /// Reports for the master; see [`Ground::complain`].

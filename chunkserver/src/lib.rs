@@ -5,6 +5,7 @@
 //! carried out), `work.rs` (what is done without being asked). It asks nobody where bytes belong: a signed capability
 //! says so.
 
+mod chain;
 mod copy;
 pub mod fence;
 mod ground;
@@ -110,6 +111,7 @@ impl Chunkserver {
         let ground = Ground {
             world,
             store: Arc::new(store),
+            chains: Arc::default(),
             fence,
             troubles,
         };
@@ -123,7 +125,7 @@ impl Chunkserver {
         );
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        drop(listener);
+        tasks.spawn(rpc::serve(server.ground.clone(), listener, stop.clone()));
         let orders = Orders::new(server.clone());
         tasks.spawn(Sessions::new(server.clone(), orders, masters, noticed).run(stop.clone()));
         tasks.spawn(work::run(server.clone(), stop.clone()));
@@ -146,6 +148,7 @@ impl Chunkserver {
     /// every replica as it should be.
     pub async fn stop(mut self) {
         self.stop.cancel();
+        self.server.ground.chains.stop().await;
         while self.tasks.join_next().await.is_some() {}
         self.server.close_all().await;
     }

@@ -90,6 +90,7 @@ impl Server {
         let (cluster, node) = (registered.cluster, registered.node);
         self.store(move |store| store.register(cluster, node)).await?;
         self.soft().parameters = registered.parameters;
+        self.ground.fence.set_parameters(registered.parameters);
         self.ground.fence.set_keys(registered.keys);
         Ok(())
     }

@@ -104,6 +104,11 @@ impl Core {
     }
 
     fn apply_one(&mut self, packet: &Packet, changed: &mut Range<u64>) -> Result<()> {
+        let known = self.slot.writers.iter().find(|w| w.writer == packet.writer);
+        if packet.data.is_empty() && known.is_some_and(|w| w.sequence >= packet.sequence) {
+            // A repeated packet that only asks for an fsync.
+            return Ok(());
+        }
         if !packet.data.is_empty() {
             self.apply_data(packet, changed)?;
         }

@@ -1,0 +1,93 @@
+//! The stream from the member above.
+
+use super::write::check;
+use super::{Connection, Pump, passes};
+use crate::chain::{self, Handle, Incoming, Upstream};
+use crate::store::Packet;
+use bytes::Bytes;
+use dfs_proto::pb::{self, from_server, to_server};
+use dfs_proto::{Code, Error, WriterId};
+use std::io;
+
+impl Connection {
+    /// Serves one link, until it is closed.
+    pub(super) async fn chain_stream(&mut self, id: u64, open: pb::ChainOpen) -> io::Result<()> {
+        let incarnation = open.incarnation;
+        let upstream = Upstream {
+            incarnation,
+            first: open.first,
+            fresh: open.fresh,
+        };
+        let opened = match passes::opening(&self.ground, open.capability) {
+            Ok(opening) => chain::open_upstream(&self.ground, &opening, upstream).await,
+            Err(error) => Err(error),
+        };
+        let (task, progress) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.replies.send(id, Err(error)).await,
+        };
+        let opened = from_server::Body::ChainOpened(pb::ChainOpened {});
+        self.replies.send(id, Ok((opened, Bytes::new()))).await?;
+        let pump = Pump::start(self.replies.clone(), id, progress, |p| {
+            from_server::Body::ChainAck(pb::ChainAck { number: p.upto })
+        });
+        let outcome = self.links(id, incarnation, &task).await;
+        if outcome.is_err() {
+            task.upstream_gone(incarnation).await;
+        }
+        pump.stop().await;
+        let closing = outcome?;
+        let closed = from_server::Body::StreamClosed(pb::StreamClosed {});
+        self.replies.send(closing, Ok((closed, Bytes::new()))).await
+    }
+
+    /// Feeds what comes until the member above closes the stream; the id of its wish.
+    async fn links(&mut self, id: u64, incarnation: u64, task: &Handle) -> io::Result<u64> {
+        let chunk_bytes = self.ground.fence.parameters().chunk_bytes;
+        let mut ended = false;
+        loop {
+            let Some((message, payload)) = self.reader.next::<pb::ToServer>().await? else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            let incoming = match message.body {
+                Some(to_server::Body::ChainPacket(head)) => {
+                    let (number, sync, committed) = (head.number, head.sync, head.committed);
+                    let packet = Packet {
+                        writer: WriterId(head.writer),
+                        sequence: head.sequence,
+                        offset: head.offset,
+                        data: payload,
+                        checksums: head.checksums,
+                    };
+                    if let Err(error) = check(&packet, chunk_bytes) {
+                        // It was right when it left the head: the link damages bytes.
+                        let error =
+                            Error::new(Code::Unavailable, error.message).on_node(self.ground.fence.node());
+                        self.replies.send(id, Err(error)).await?;
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged packet"));
+                    }
+                    Incoming::Chain {
+                        incarnation,
+                        number,
+                        packet,
+                        sync,
+                        committed,
+                    }
+                }
+                Some(to_server::Body::ChainCommitted(committed)) => Incoming::Committed {
+                    incarnation,
+                    number: committed.committed,
+                },
+                Some(to_server::Body::StreamClose(_)) => {
+                    if !ended {
+                        task.feed(Incoming::Closed { incarnation }).await;
+                    }
+                    return Ok(message.id);
+                }
+                Some(_) | None => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a packet")),
+            };
+            // Whoever fed an ended stream hears why from the pump.
+            ended = ended || !task.feed(incoming).await;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Serving reads: committed, verified bytes of the newest version this replica knows active and belongs to.
+
+use crate::ground::Ground;
+use crate::report::Trouble;
+use crate::store::read::Read;
+use crate::store::{self, Kind, Replica};
+use bytes::Bytes;
+use dfs_proto::capability::{Capability, Operations};
+use dfs_proto::limits::PACKET_BYTES_MAX;
+use dfs_proto::pb::{self, from_server};
+use dfs_proto::{Code, Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a read needs.
+pub(super) const ALLOWED: Operations = Operations::READ;
+/// How long a member waits for a commit before it sends the reader to the head.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(50);
+
+type Answer = Result<(from_server::Body, Bytes)>;
+
+/// Answers without waiting for anything, or `None`.
+pub(super) fn at_once(ground: &Ground, capability: &Capability, request: &pb::Read) -> Option<Answer> {
+    let (replica, range) = match admit(ground, capability, request) {
+        Ok(admitted) => admitted,
+        Err(error) => return Some(Err(error)),
+    };
+    let length = replica.state().length;
+    let length = match ground.chains.gate(capability.chunk) {
+        Some(gate) => gate.readable(&range, length)?,
+        None => length,
+    };
+    let read = replica.try_read(range.start..range.end.min(length))?;
+    Some(Ok(reply(ground, capability, length, read)))
+}
+
+/// Answers after waiting for a commit, a lock, the disk.
+pub(super) async fn patiently(ground: &Ground, capability: &Capability, request: &pb::Read) -> Answer {
+    let (replica, range) = admit(ground, capability, request)?;
+    let mine = ground.fence.node();
+    let length = replica.state().length;
+    let length = match ground.chains.gate(capability.chunk) {
+        Some(gate) => {
+            let head = capability.members.first().is_some_and(|m| m.node == mine);
+            let patience = if head {
+                ground.fence.parameters().timings().ack_deadline
+            } else {
+                COMMIT_PATIENCE
+            };
+            let length = replica.state().length.max(length);
+            gate.wait_readable(&range, length, patience)
+                .await
+                .ok_or_else(|| {
+                    Error::new(Code::NotYet, "the bytes are not committed yet")
+                        .on_chunk(capability.chunk, capability.version)
+                        .on_node(mine)
+                })?
+        }
+        None => length,
+    };
+    let clipped = range.start..range.end.min(length);
+    let outcome = ground.world.pool.run(move || replica.read(clipped)).await;
+    match outcome {
+        Ok(read) => Ok(reply(ground, capability, length, read)),
+        Err(error) => Err(failed(ground, capability, &error)),
+    }
+}
+
+/// The replica and the range, if it may be read at this version.
+fn admit(ground: &Ground, capability: &Capability, request: &pb::Read) -> Result<(Arc<Replica>, Range<u64>)> {
+    if request.length as usize > PACKET_BYTES_MAX {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            "a read of more than a mebibyte",
+        ));
+    }
+    let range = request.offset..request.offset.saturating_add(u64::from(request.length));
+    Ok((serving(ground, capability)?, range))
+}
+
+/// The replica, if it would serve a read under this capability.
+fn serving(ground: &Ground, capability: &Capability) -> Result<Arc<Replica>> {
+    let (chunk, version) = (capability.chunk, capability.version);
+    let mine = ground.fence.node();
+    let refuse = |code: Code, why: &str| Error::new(code, why).on_chunk(chunk, version).on_node(mine);
+    let replica = ground
+        .store
+        .get(chunk)
+        .ok_or_else(|| refuse(Code::NotYet, "no replica here"))?;
+    let state = replica.state();
+    let active = ground.fence.active(chunk);
+    if active > version {
+        return Err(Error::new(Code::Stale, "a newer version is active")
+            .on_chunk(chunk, active)
+            .on_node(mine));
+    }
+    if state.promised > version && !state.members.contains(&mine) {
+        return Err(Error::new(Code::Stale, "a newer version is promised")
+            .on_chunk(chunk, state.promised)
+            .on_node(mine));
+    }
+    if state.promised < version || state.synced < version {
+        return Err(refuse(Code::NotYet, "the replica is not ready for this version"));
+    }
+    match (state.kind, state.restarted) {
+        (Kind::Intact, false) => Ok(replica),
+        (Kind::Intact, true) => Err(refuse(
+            Code::Unavailable,
+            "the replica restarted while it was written",
+        )),
+        (Kind::Lost, _) => Err(refuse(
+            Code::Unavailable,
+            "the replica has lost power while it was written",
+        )),
+        (Kind::Broken, _) => Err(refuse(Code::Corrupt, "the replica's disk failed")),
+    }
+}
+
+/// The session is asked after the bytes were read.
+fn reply(ground: &Ground, capability: &Capability, length: u64, read: Read) -> (from_server::Body, Bytes) {
+    let fenced = ground.fence.is_live(ground.world.clock.now()) && ground.fence.is_compared(capability.chunk);
+    let reply = pb::ReadReply {
+        chunk_length: length,
+        detached: !fenced,
+        checksums: read.checksums,
+    };
+    (from_server::Body::Read(reply), read.bytes)
+}
+
+fn failed(ground: &Ground, capability: &Capability, error: &store::Error) -> Error {
+    if matches!(error, store::Error::Corrupt { .. } | store::Error::Disk(_)) {
+        ground.complain(Trouble::BadBlock {
+            chunk: capability.chunk,
+            version: capability.version,
+            message: error.to_string(),
+        });
+    }
+    let code = match error {
+        store::Error::NotFound(_) => Code::NotYet,
+        store::Error::Fenced | store::Error::OutOfStream => Code::Unavailable,
+        store::Error::Disk(_)
+        | store::Error::Full
+        | store::Error::Corrupt { .. }
+        | store::Error::Stale(_)
+        | store::Error::Exists(_)
+        | store::Error::Refused(_) => Code::Corrupt,
+    };
+    Error::new(code, error.to_string())
+        .on_chunk(capability.chunk, capability.version)
+        .on_node(ground.fence.node())
+}

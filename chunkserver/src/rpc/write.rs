@@ -1,0 +1,113 @@
+//! A client's stream of packets to the head.
+
+use super::{Connection, Pump, passes};
+use crate::chain::{self, Handle, Incoming};
+use crate::store::Packet;
+use bytes::Bytes;
+use dfs_proto::checksum::verify_pieces;
+use dfs_proto::limits::PACKET_BYTES_MAX;
+use dfs_proto::pb::{self, from_server, to_server};
+use dfs_proto::{Code, Error, Result, WriterId};
+use std::io;
+
+impl Connection {
+    /// Serves one write stream, until it is closed.
+    pub(super) async fn write_stream(&mut self, id: u64, open: pb::WriteOpen) -> io::Result<()> {
+        let writer = WriterId(open.writer);
+        let opened = match passes::opening(&self.ground, open.capability) {
+            Ok(opening) => chain::open_writer(&self.ground, &opening, writer).await,
+            Err(error) => Err(error),
+        };
+        let (task, progress) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.replies.send(id, Err(error)).await,
+        };
+        let now = progress.borrow().clone();
+        let opened = pb::WriteOpened {
+            last_sequence: now.upto,
+            length: now.length,
+        };
+        self.replies
+            .send(id, Ok((from_server::Body::WriteOpened(opened), Bytes::new())))
+            .await?;
+        let pump = Pump::start(self.replies.clone(), id, progress, |p| {
+            from_server::Body::Ack(pb::Ack {
+                sequence: p.upto,
+                length: p.length,
+            })
+        });
+        let outcome = self.packets(id, writer, &task).await;
+        pump.stop().await;
+        task.writer_gone(writer).await;
+        let closing = outcome?;
+        let closed = from_server::Body::StreamClosed(pb::StreamClosed {});
+        self.replies.send(closing, Ok((closed, Bytes::new()))).await
+    }
+
+    /// Feeds packets until the client closes the stream; the id of its wish.
+    async fn packets(&mut self, id: u64, writer: WriterId, task: &Handle) -> io::Result<u64> {
+        // After an error packets that were on their way are dropped until the client closes.
+        let mut failed = false;
+        loop {
+            let Some((message, payload)) = self.reader.next::<pb::ToServer>().await? else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            match message.body {
+                Some(to_server::Body::Packet(_)) if failed => {}
+                Some(to_server::Body::Packet(head)) => match self.accepted(writer, head, payload) {
+                    // Whoever fed an ended stream hears why from the pump.
+                    Ok(incoming) => failed = !task.feed(incoming).await,
+                    Err(error) => {
+                        failed = true;
+                        self.replies.send(id, Err(error)).await?;
+                    }
+                },
+                Some(to_server::Body::StreamClose(_)) => return Ok(message.id),
+                Some(_) | None => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a packet")),
+            }
+        }
+    }
+
+    fn accepted(&self, writer: WriterId, head: pb::Packet, data: Bytes) -> Result<Incoming> {
+        let packet = Packet {
+            writer,
+            sequence: head.sequence,
+            offset: head.offset,
+            data,
+            checksums: head.checksums,
+        };
+        if packet.data.is_empty() && !head.sync {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "a packet with neither bytes nor an fsync",
+            ));
+        }
+        check(&packet, self.ground.fence.parameters().chunk_bytes)?;
+        Ok(Incoming::Client {
+            packet,
+            sync: head.sync,
+        })
+    }
+}
+
+/// A packet's limits and checksums: the one time they are verified here.
+pub(super) fn check(packet: &Packet, chunk_bytes: u64) -> Result<()> {
+    let length = packet.data.len();
+    if length > PACKET_BYTES_MAX || packet.sequence == 0 {
+        return Err(Error::new(
+            Code::InvalidArgument,
+            "a packet over a mebibyte, or without a sequence",
+        ));
+    }
+    if packet
+        .offset
+        .checked_add(length as u64)
+        .is_none_or(|end| end > chunk_bytes)
+    {
+        return Err(Error::new(Code::TooLarge, "a packet beyond the chunk's end"));
+    }
+    if !verify_pieces(packet.offset, &packet.data, &packet.checksums) {
+        return Err(Error::new(Code::Corrupt, "a packet that fails its checksums"));
+    }
+    Ok(())
+}
