@@ -396,7 +396,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..SLOT_BYTES + 8)) {
-            Slot::decode(&bytes);
+            let _ = Slot::decode(&bytes);
         }
 
         #[test]
@@ -406,7 +406,7 @@ mod tests {
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
             let sum = crc(&bytes[..CRC_AT]);
             bytes[CRC_AT..].copy_from_slice(&sum.to_le_bytes());
-            Slot::decode(&bytes);
+            let _ = Slot::decode(&bytes);
         }
     }
 }

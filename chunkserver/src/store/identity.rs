@@ -151,7 +151,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            Identity::decode(&bytes);
+            let _ = Identity::decode(&bytes);
         }
     }
 }

@@ -392,7 +392,7 @@ mod tests {
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
             let sum = crc(&bytes[..CRC_AT]);
             bytes[CRC_AT..].copy_from_slice(&sum.to_le_bytes());
-            Target::decode(&bytes);
+            let _ = Target::decode(&bytes);
         }
     }
 }

@@ -64,7 +64,9 @@ fn a_packet_is_committed_when_it_is_applied_here_and_below() {
 #[test]
 fn one_acknowledgement_covers_all_packets_of_a_writer_up_to_it() {
     let mut w = head();
-    [packet(W, 1, 0), packet(V, 1, 10), packet(W, 2, 20)].map(|p| w.from_client(p, now()));
+    for p in [packet(W, 1, 0), packet(V, 1, 10), packet(W, 2, 20)] {
+        w.from_client(p, now());
+    }
     w.applied(3, &mut Vec::new());
     let effects = of(|e| w.acked_below(3, e));
     assert_eq!(effects, [ack(V, 1, 30), ack(W, 2, 30), Effect::Committed(3)]);
