@@ -18,6 +18,8 @@ pub struct Open {
     pub version: Version,
     /// Bytes it has.
     pub length: u64,
+    /// When it was reported first.
+    pub since: Instant,
 }
 
 /// Grants by chunk and by client.
@@ -111,6 +113,14 @@ impl Grants {
         self.by_chunk.get(&chunk).is_some_and(|w| w.contains_key(&client))
     }
 
+    /// Chunks this client may be writing.
+    #[must_use]
+    pub fn of_client(&self, client: ClientId) -> Vec<ChunkHandle> {
+        self.by_client
+            .get(&client)
+            .map_or_else(Vec::new, |c| c.iter().copied().collect())
+    }
+
     /// True if a writer went away without giving its grant back, and nobody else writes.
     #[must_use]
     pub fn is_abandoned(&self, chunk: ChunkHandle) -> bool {
@@ -138,7 +148,10 @@ impl Grants {
     pub fn reported(&mut self, chunk: ChunkHandle, open: Open, streaming: bool, now: Instant) {
         let known = self.open.entry(chunk).or_insert(open);
         if (open.version, open.length) >= (known.version, known.length) {
-            *known = open;
+            *known = Open {
+                since: known.since,
+                ..open
+            };
         }
         let forgotten = self.has(chunk, FORGOTTEN);
         if streaming && (forgotten || !self.is_writing(chunk)) {
@@ -174,6 +187,7 @@ mod tests {
             node: NodeId(1),
             version: Version(1),
             length,
+            since: Instant::now(),
         }
     }
 
@@ -217,7 +231,7 @@ mod tests {
         g.reported(X, report(10), true, t);
         assert!(g.is_writing(X));
         g.reported(X, report(20), false, t);
-        assert_eq!(g.open(X), Some(report(20)));
+        assert_eq!(g.open(X).map(|o| o.length), Some(20));
         g.expire(t + LEASE);
         assert!(g.is_abandoned(X));
     }

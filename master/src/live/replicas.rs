@@ -12,6 +12,7 @@ pub struct Replicas {
     by_node: BTreeMap<NodeId, BTreeSet<ChunkHandle>>,
     /// Inventories under way: what was not named so far.
     unnamed: BTreeMap<NodeId, BTreeSet<ChunkHandle>>,
+    unknown: BTreeSet<(ChunkHandle, NodeId)>,
 }
 
 impl Replicas {
@@ -81,6 +82,19 @@ impl Replicas {
         if let Some(chunks) = self.by_node.get_mut(&node) {
             chunks.remove(&chunk);
         }
+    }
+
+    /// The master has no record of this chunk.
+    pub fn note_unknown(&mut self, chunk: ChunkHandle, node: NodeId) {
+        self.unknown.insert((chunk, node));
+    }
+
+    /// Replicas of chunks the master had no record of when they were reported, and that are still there.
+    #[must_use]
+    pub fn unknown(&mut self) -> Vec<(ChunkHandle, NodeId)> {
+        let known = &self.by_chunk;
+        self.unknown.retain(|key| known.contains_key(key));
+        self.unknown.iter().copied().collect()
     }
 
     /// A new inventory of a server begins.

@@ -31,7 +31,9 @@ pub struct Ask<'a> {
     pub goal: usize,
     /// Who should go.
     pub suspects: BTreeMap<NodeId, Word>,
-    /// Who should come: copied ones, and holders that turned out to be whole.
+    /// Holders that have what no active member has: they come in whatever the goal.
+    pub needed: &'a [NodeId],
+    /// Who should come if there is room.
     pub joiners: &'a [NodeId],
     /// A server that could join at once, in exchange for a suspect.
     pub spare: Option<NodeId>,
@@ -52,28 +54,28 @@ pub fn choose(ask: &Ask<'_>, sessions: Sessions<'_>) -> Result<Vec<NodeId>, NoAc
         return Err(NoActiveMember);
     }
     let mut chosen = stay(ask, &present);
+    let may_come = |n: &NodeId| connected(n) && !ask.suspects.contains_key(n) && !ask.active.contains(n);
+    let needed: Vec<NodeId> = ask.needed.iter().copied().filter(may_come).collect();
+    let joiners: Vec<NodeId> = ask.joiners.iter().copied().filter(may_come).collect();
     let floor = MEMBERS_MIN.min(ask.goal.max(1));
-    let doubted = |n: &NodeId| ask.suspects.get(n) == Some(&Word::Client);
-    let goes_on_a_word = present.iter().any(|n| doubted(n) && !chosen.contains(n));
-    let joiners: Vec<NodeId> = ask
-        .joiners
-        .iter()
-        .copied()
-        .filter(|j| connected(j) && !ask.suspects.contains_key(j) && !ask.active.contains(j))
-        .collect();
-    if goes_on_a_word && chosen.len() + joiners.len() < floor {
-        match ask
-            .spare
-            .filter(|s| connected(s) && !ask.suspects.contains_key(s) && !ask.active.contains(s))
-        {
+    let goes = |word: Word| {
+        present
+            .iter()
+            .any(|n| ask.suspects.get(n) == Some(&word) && !chosen.contains(n))
+    };
+    let (on_a_clients, on_a_members) = (goes(Word::Client), goes(Word::Member));
+    if (on_a_clients || on_a_members) && chosen.len() + needed.len() + joiners.len() < floor {
+        match ask.spare.filter(may_come) {
             Some(spare) => chosen.push(spare),
             None => {
-                chosen = present
-                    .iter()
-                    .copied()
-                    .filter(|n| chosen.contains(n) || doubted(n))
-                    .collect()
+                let stays = |n: &NodeId| chosen.contains(n) || ask.suspects.get(n) == Some(&Word::Client);
+                chosen = present.iter().copied().filter(stays).collect();
             }
+        }
+    }
+    for node in needed {
+        if !chosen.contains(&node) {
+            chosen.push(node);
         }
     }
     for joiner in joiners {
@@ -144,6 +146,11 @@ mod tests {
             ..ask(&[A, B], &[(A, Word::Client)])
         };
         assert_eq!(choose(&a, &all), Ok(vec![B, D]));
+        let a = Ask {
+            spare: Some(D),
+            ..ask(&[A, B], &[(A, Word::Member)])
+        };
+        assert_eq!(choose(&a, &all), Ok(vec![B, D]));
     }
 
     #[test]
@@ -179,6 +186,15 @@ mod tests {
         };
         let only_d = |n| if n == D { all(n) } else { Session::Doubtful };
         assert_eq!(choose(&a, &only_d), Err(NoActiveMember));
+    }
+
+    #[test]
+    fn a_holder_that_is_needed_comes_in_though_the_goal_is_met() {
+        let a = Ask {
+            needed: &[D],
+            ..ask(&[A, B, C], &[])
+        };
+        assert_eq!(choose(&a, &all), Ok(vec![A, B, C, D]));
     }
 
     #[test]

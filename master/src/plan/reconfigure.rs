@@ -35,6 +35,8 @@ pub struct Proposal {
     pub holders: BTreeSet<NodeId>,
     /// Joiners that may pull everything: they were copied, or stand in for a suspect.
     pub based: BTreeSet<NodeId>,
+    /// Members with a bad block: never the source while another one is whole.
+    pub ailing: BTreeSet<NodeId>,
 }
 
 /// What to do next.
@@ -274,12 +276,11 @@ impl Change {
     fn choose(&self) -> Result<Source, Step> {
         let members = &self.proposal.members;
         let whole = |n: &&NodeId| self.adopted.get(n).is_some_and(|a| self.is_whole(a));
-        let fresh = |n: &&NodeId| {
-            self.adopted
-                .get(n)
-                .is_some_and(|a| self.is_whole(a) && !a.restarted)
+        let flaws = |n: &&NodeId| {
+            let restarted = self.adopted.get(n).is_some_and(|a| a.restarted);
+            (self.proposal.ailing.contains(n), restarted)
         };
-        if let Some(node) = members.iter().find(fresh).or_else(|| members.iter().find(whole)) {
+        if let Some(node) = members.iter().filter(whole).min_by_key(flaws) {
             let source = Source {
                 node: *node,
                 lost: false,

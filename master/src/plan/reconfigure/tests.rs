@@ -147,6 +147,28 @@ fn the_source_is_the_first_whole_member_that_has_not_restarted() {
 }
 
 #[test]
+fn a_member_with_a_bad_block_is_not_the_source() {
+    let p = Proposal {
+        ailing: [A].into(),
+        ..proposal(&[A, B], &[A, B])
+    };
+    let mut change = answered(
+        p,
+        &[
+            (A, whole()),
+            (
+                B,
+                Adopted {
+                    restarted: true,
+                    ..whole()
+                },
+            ),
+        ],
+    );
+    assert!(syncs(&change.step(&all)).iter().all(|s| s.1 == B));
+}
+
+#[test]
 fn a_leaving_member_must_promise_or_lose_its_session() {
     let mut change = answered(proposal(&[A, B], &[B]), &[(B, whole())]);
     change.step(&all);

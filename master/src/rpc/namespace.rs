@@ -1,0 +1,246 @@
+//! What clients ask: sessions, changes, questions.
+
+use super::{Door, Served, convert, within};
+use crate::command::{Caller, OpenClient};
+use crate::gate::WRITING_MAX;
+use crate::state::{self, PageRequest};
+use crate::store::Read;
+use dfs_proto::capability::Operations;
+use dfs_proto::{ClientId, Code, Error, InodeId, Result, Version, pb};
+use pb::query_reply::Result as Told;
+use pb::query_request::Query;
+use tonic::{Request, Response};
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Service(pub(super) Door);
+
+#[tonic::async_trait]
+impl pb::namespace_server::Namespace for Service {
+    async fn open_session(&self, request: Request<pb::OpenSessionRequest>) -> Served<pb::OpenSessionReply> {
+        let asked = request.into_inner();
+        let call = async move {
+            if asked.nonce == 0 {
+                return Err(convert::invalid("a session's nonce is random and not 0"));
+            }
+            let open = OpenClient {
+                nonce: asked.nonce,
+                name: asked.name,
+                host: asked.host,
+            };
+            let client = self.0.gate.open_session(open).await?;
+            Ok(pb::OpenSessionReply {
+                client: client.0,
+                lease_ms: u32::try_from(self.0.desk.timings.client_lease.as_millis()).unwrap_or(u32::MAX),
+                parameters: Some(self.parameters()),
+            })
+        };
+        within(self.0.desk.timings.call_deadline, call).await
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<pb::CloseSessionRequest>,
+    ) -> Served<pb::CloseSessionReply> {
+        let client = ClientId(request.into_inner().client);
+        let call = async move {
+            self.0
+                .gate
+                .close_session(client)
+                .await
+                .map(|()| pb::CloseSessionReply {})
+        };
+        within(self.0.desk.timings.call_deadline, call).await
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Served<pb::RenewReply> {
+        let asked = request.into_inner();
+        if asked.writing.len() > WRITING_MAX {
+            return Err(convert::invalid("too many chunks in one renewal").into());
+        }
+        self.0.gate.renew(ClientId(asked.client), &asked.writing)?;
+        Ok(Response::new(pb::RenewReply {}))
+    }
+
+    async fn mutate(&self, request: Request<pb::MutateRequest>) -> Served<pb::MutateReply> {
+        let asked = request.into_inner();
+        let desk = &self.0.desk;
+        let call = async move {
+            let (id, caller) = (convert::request_id(asked.id)?, convert::caller(asked.caller)?);
+            let answer = self
+                .0
+                .gate
+                .mutate(id, caller, convert::ask(asked.change)?)
+                .await?;
+            Ok(convert::answer(
+                &answer,
+                &desk.signing_key(),
+                desk.timings.grant_lease,
+            ))
+        };
+        within(desk.timings.call_deadline, call).await
+    }
+
+    async fn query(&self, request: Request<pb::QueryRequest>) -> Served<pb::QueryReply> {
+        let asked = request.into_inner();
+        let call = async move {
+            if asked.client != 0 {
+                self.0.gate.heard(ClientId(asked.client))?;
+            }
+            let caller = convert::caller(asked.caller)?;
+            let query = asked
+                .query
+                .ok_or_else(|| convert::invalid("nothing is asked, or something unknown"))?;
+            let told = self.told(ClientId(asked.client), caller, query).await?;
+            Ok(pb::QueryReply { result: Some(told) })
+        };
+        within(self.0.desk.timings.call_deadline, call).await
+    }
+}
+
+impl Service {
+    fn parameters(&self) -> pb::Parameters {
+        super::admin::parameters(&self.0.desk)
+    }
+
+    async fn told(&self, client: ClientId, caller: Caller, query: Query) -> Result<Told> {
+        match query {
+            Query::Locate(l) => {
+                let located = self
+                    .locate(client, caller, InodeId(l.inode), (l.offset, l.length))
+                    .await?;
+                Ok(Told::Located(located))
+            }
+            Query::Resolve(r) => self.resolve(client, caller, r).await,
+            Query::StatFs(_) => self.space().await,
+            other => {
+                self.0
+                    .desk
+                    .read(move |read| from_state(read, &caller, other))
+                    .await?
+            }
+        }
+    }
+
+    async fn resolve(&self, client: ClientId, caller: Caller, r: pb::Resolve) -> Result<Told> {
+        let asker = caller.clone();
+        let resolved = self
+            .0
+            .desk
+            .read(move |read| {
+                let base = if r.base == 0 {
+                    InodeId::ROOT
+                } else {
+                    InodeId(r.base)
+                };
+                state::resolve(read, &asker, base, &r.path, r.follow)
+            })
+            .await??;
+        let is_file = resolved.attributes.kind == pb::Kind::File as i32;
+        let located = if r.locate && is_file {
+            let inode = InodeId(resolved.attributes.inode);
+            Some(self.locate(client, caller, inode, (0, u64::MAX)).await?)
+        } else {
+            None
+        };
+        Ok(Told::Resolved(pb::Resolved {
+            attributes: Some(convert::attributes(&resolved.attributes)),
+            parent: resolved.parent.unwrap_or_default().0,
+            name: resolved.name.into(),
+            located,
+        }))
+    }
+
+    async fn locate(
+        &self,
+        client: ClientId,
+        caller: Caller,
+        inode: InodeId,
+        (offset, length): (u64, u64),
+    ) -> Result<pb::Located> {
+        let desk = &self.0.desk;
+        let location = desk
+            .read(move |read| state::locate(read, &caller, inode, offset, length))
+            .await??;
+        let key = desk.signing_key();
+        let mut located = pb::Located {
+            size: location.size,
+            extents: Vec::new(),
+            writing: false,
+        };
+        for extent in location.extents {
+            let (handle, record) = (extent.handle, &extent.chunk);
+            if record.is_truncating() {
+                let version = Version(record.active.version);
+                return Err(Error::new(Code::Busy, "the file is being cut").on_chunk(handle, version));
+            }
+            located.writing |= desk.live.lock().grants.is_writing(handle);
+            let capability = desk.capability(handle, record, Operations::READ, client);
+            located.extents.push(pb::Extent {
+                offset: extent.offset,
+                span_bytes: extent.span,
+                capability: Some(key.sign(&capability)),
+                state: String::new(),
+            });
+        }
+        Ok(located)
+    }
+
+    async fn space(&self) -> Result<Told> {
+        let counters = self.0.desk.read(state::counters).await?;
+        let live = self.0.desk.live.lock();
+        let (capacity, free) = live
+            .servers
+            .iter()
+            .filter(|(_, s)| !s.removed)
+            .map(|(_, s)| s.space())
+            .fold((0, 0), |(c, f), (capacity, free)| (c + capacity, f + free));
+        Ok(Told::Space(pb::Space {
+            capacity_bytes: capacity,
+            used_bytes: capacity - free.min(capacity),
+            free_bytes: free,
+            files: counters.files,
+            directories: counters.directories,
+        }))
+    }
+}
+
+/// Questions that the hard state alone answers.
+fn from_state(read: &dyn Read, caller: &Caller, query: Query) -> Result<Told> {
+    Ok(match query {
+        Query::Lookup(l) => Told::Attributes(convert::attributes(&state::lookup(
+            read,
+            caller,
+            InodeId(l.parent),
+            &l.name,
+        )?)),
+        Query::GetAttributes(g) => Told::Attributes(convert::attributes(&state::get_attributes(
+            read,
+            InodeId(g.inode),
+        )?)),
+        Query::ReadDirectory(r) => {
+            let request = PageRequest {
+                cursor: r.cursor,
+                entries_max: usize::try_from(r.entries_max).unwrap_or(usize::MAX),
+                attributes: r.attributes,
+            };
+            Told::Directory(convert::page(state::read_directory(
+                read,
+                caller,
+                InodeId(r.inode),
+                request,
+            )?))
+        }
+        Query::ReadLink(r) => Told::Target(state::read_link(read, InodeId(r.inode))?.into()),
+        Query::GetXattr(x) => Told::Value(state::get_xattr(read, caller, InodeId(x.inode), &x.name)?.into()),
+        Query::ListXattr(x) => {
+            let names = state::list_xattr(read, caller, InodeId(x.inode))?;
+            Told::Names(pb::XattrNames {
+                names: names.into_iter().map(Into::into).collect(),
+            })
+        }
+        Query::Resolve(_) | Query::StatFs(_) | Query::Locate(_) => {
+            return Err(Error::new(Code::Internal, "answered elsewhere"));
+        }
+    })
+}
