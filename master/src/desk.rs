@@ -109,14 +109,20 @@ impl Desk {
         i64::try_from(self.clock.wall_ns()).unwrap_or(i64::MAX)
     }
 
+    /// Logs a command and returns what came of it.
+    ///
+    /// # Errors
+    /// The state's refusal, or the log's failure.
+    pub async fn log(&self, command: Command) -> Result<Reply> {
+        self.ground.propose(command).await
+    }
+
     /// Logs a change of the master's own and returns what came of it.
     ///
     /// # Errors
     /// The state's refusal, or the log's failure.
     pub async fn propose(&self, change: impl Into<Change>) -> Result<Reply> {
-        self.ground
-            .propose(Command::internal(self.wall_ns(), change))
-            .await
+        self.log(Command::internal(self.wall_ns(), change)).await
     }
 
     /// Asks the hard state.
@@ -129,6 +135,18 @@ impl Desk {
         F: FnOnce(&dyn Read) -> T + Send + 'static,
     {
         self.ground.read(ask).await
+    }
+
+    /// Asks the hard state, and says as of which command.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn read_indexed<T, F>(&self, ask: F) -> Result<(u64, T)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Read) -> T + Send + 'static,
+    {
+        self.ground.read_indexed(ask).await
     }
 
     /// A chunk's record.

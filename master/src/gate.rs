@@ -179,7 +179,7 @@ impl Gate {
 
     async fn log(&self, id: RequestId, caller: Caller, change: impl Into<Change>) -> Result<Reply> {
         let command = Command::from_client(self.desk.wall_ns(), id, caller, change);
-        self.desk.ground.propose(command).await
+        self.desk.log(command).await
     }
 
     async fn change(&self, id: RequestId, caller: Caller, change: Change) -> Result<Answer> {

@@ -24,7 +24,7 @@ impl pb::admin_server::Admin for Service {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Served<pb::StatusReply> {
         let desk = &self.0.desk;
         let call = async {
-            let (applied, counters) = desk.ground.read_indexed(state::counters).await?;
+            let (applied, counters) = desk.read_indexed(state::counters).await?;
             let counts = self.0.steward.fresh_counts().await;
             let now = desk.now();
             let live = desk.live.lock();

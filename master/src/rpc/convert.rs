@@ -182,7 +182,7 @@ fn set_attributes(s: &pb::SetAttributes) -> Result<command::SetAttributes> {
         mtime_ns: s.mtime_ns,
         mtime_now: s.mtime_now,
         goal: s.goal.map(goal).transpose()?,
-        by_handle: false,
+        by_handle: s.by_handle,
     })
 }
 

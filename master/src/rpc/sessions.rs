@@ -397,7 +397,7 @@ async fn register(door: &Door, asked: pb::Register) -> Result<(NodeId, u64, mpsc
         },
     };
     learn_all(desk).await?;
-    let applied = desk.ground.read_indexed(|_| ()).await?.0;
+    let applied = desk.read_indexed(|_| ()).await?.0;
     let mut live = desk.live.lock();
     let (number, queue) = live.servers.connect(node, asked.incarnation, applied, desk.now());
     live.servers.report(node, disks(&asked.disks), 0);
