@@ -78,6 +78,7 @@ fn run(options: &Options) -> Result<()> {
     let (floor, _floor_processes) = start_floor(&options.dir, &source, &back)?;
     let (dfs, _up) = start_dfs(&options.dir, &source, &back)?;
     let systems = [dfs, floor];
+    let free = free_bytes(&options.dir)?;
     let mut figures = [Figures::default(), Figures::default()];
     for round in 0..=options.rounds {
         for (system, figures) in systems.iter().zip(&mut figures) {
@@ -88,6 +89,7 @@ fn run(options: &Options) -> Result<()> {
                 figures.cpu.push(cpu);
             }
         }
+        wait_for_room(&options.dir, free / 10 * 9)?;
     }
     for (system, f) in systems.iter().zip(&figures) {
         let (put, get, cpu) = (median(&f.put), median(&f.get), median(&f.cpu));
@@ -233,6 +235,26 @@ fn start_dfs(dir: &Path, source: &Path, back: &Path) -> Result<(System, Running)
         forget: Some(call(&["rm", "/bench"])),
     };
     Ok((system, up))
+}
+
+fn free_bytes(dir: &Path) -> Result<u64> {
+    let space = rustix::fs::statvfs(dir)?;
+    Ok(space.f_bavail * space.f_frsize)
+}
+
+/// Removed chunks are kept for a grace time; a tmpfs has no room to keep all rounds.
+fn wait_for_room(dir: &Path, wanted: u64) -> Result<()> {
+    for _ in 0..120 {
+        if free_bytes(dir)? >= wanted {
+            return Ok(());
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "nothing tells when another program's space is back"
+        )]
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    anyhow::bail!("removed files have not given their space back")
 }
 
 fn write_random(path: &Path, mib: u64) -> Result<()> {
