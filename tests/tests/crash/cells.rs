@@ -3,7 +3,7 @@
 use super::load::{Act, Pulse, Worker};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use dfs_client::{Client, File, OpenOptions};
+use dfs_client::{Client, File, Handle, OpenOptions};
 use dfs_stdx::Rng;
 use dfs_tests::manifest::{After, CELL_BYTES, Cells};
 
@@ -55,7 +55,7 @@ impl CellWorker {
         let mut cells = Cells::new(number);
         if style == Style::Overwrite {
             let (bytes, generation) = cells.attempt(0..FIXED_CELLS);
-            file.write_at(0, Bytes::from(bytes)).await?;
+            file.handle().write_at(0, Bytes::from(bytes)).await?;
             cells.acknowledged(0..FIXED_CELLS, generation, 0);
             file.sync_all().await?;
             cells.synced();
@@ -86,7 +86,7 @@ impl CellWorker {
         }
     }
 
-    async fn write(&mut self, file: &File, pulse: &Pulse) -> dfs_client::Result<()> {
+    async fn write(&mut self, file: &Handle, pulse: &Pulse) -> dfs_client::Result<()> {
         let length = 1 + u32::try_from(self.rng.below(40)).expect("small");
         let grow = self.style == Style::Append && !self.end_unknown && self.sure + length <= GROWN_CELLS_MAX;
         let (act, start) = match grow || self.sure == 0 {
@@ -127,6 +127,7 @@ impl CellWorker {
 /// All bytes of a file.
 pub(crate) async fn content(client: &Client, path: &str) -> anyhow::Result<Vec<u8>> {
     let file = client.open(path).await.with_context(|| format!("open {path}"))?;
+    let file = file.handle();
     let length = usize::try_from(file.len().await?)?;
     let mut bytes = Vec::with_capacity(length);
     while bytes.len() < length {
@@ -157,7 +158,7 @@ impl Worker for CellWorker {
                 }
                 ended
             }
-            _ => self.write(&file, pulse).await,
+            _ => self.write(file.handle(), pulse).await,
         };
         match ended {
             Ok(()) => self.file = Some(file),

@@ -187,17 +187,17 @@ fn readers_of_open_files_go_on_while_the_killed_master_is_away() {
             .map(|n| (n >> 3).to_le_bytes()[0] ^ (n >> 11).to_le_bytes()[0])
             .collect();
         let file = client.create("/file").await?;
-        file.write_at(0, Bytes::from(written.clone())).await?;
+        file.handle().write_at(0, Bytes::from(written.clone())).await?;
         file.close().await?;
         let file = client.open("/file").await?;
-        file.read_at(0, 1).await?;
+        file.handle().read_at(0, 1).await?;
         cluster.master.kill()?;
         // Longer than a session lives: from then on every answer is a detached one.
         let (end, mut worst, mut reads) = (Instant::now() + Duration::from_secs(7), Duration::ZERO, 0_u32);
         while Instant::now() < end {
             let start = Instant::now();
             let at = usize::try_from(rng.below(2_900_000))?;
-            let read = within(10, file.read_at(at as u64, 100_000))
+            let read = within(10, file.handle().read_at(at as u64, 100_000))
                 .await?
                 .context("read while the master is away")?;
             ensure!(read[..] == written[at..at + 100_000], "wrong bytes at {at}");

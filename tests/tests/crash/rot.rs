@@ -63,7 +63,7 @@ impl Rig {
                 .collect();
             let path = format!("/file-{n}");
             let file = client.create(&path).await?;
-            file.write_at(0, Bytes::from(bytes.clone())).await?;
+            file.handle().write_at(0, Bytes::from(bytes.clone())).await?;
             file.close().await?;
             contents.push((path, bytes));
         }

@@ -65,7 +65,7 @@ async fn watch(client: Client, board: Arc<Board>) -> anyhow::Result<()> {
     let file = client.open(PATH).await?;
     while !board.stop.load(Ordering::Relaxed) {
         let floor = board.acknowledged.load(Ordering::SeqCst);
-        let read = tokio::time::timeout(Duration::from_secs(2), file.read_at(0, CELL_BYTES)).await;
+        let read = tokio::time::timeout(Duration::from_secs(2), file.handle().read_at(0, CELL_BYTES)).await;
         match read {
             Ok(Ok(bytes)) => match read_cell(0, 0, &bytes) {
                 Seen::Generation(generation) if generation >= floor => {
@@ -86,7 +86,8 @@ async fn overwrite(client: &Client, board: &Board, times: u32) -> anyhow::Result
     let file = client.open_with(PATH, OpenOptions::new().write(true)).await?;
     for _ in 0..times {
         let generation = board.acknowledged.load(Ordering::SeqCst) + 1;
-        file.write_at(0, Bytes::from(cell_bytes(0, 0, generation)))
+        file.handle()
+            .write_at(0, Bytes::from(cell_bytes(0, 0, generation)))
             .await?;
         board.acknowledged.store(generation, Ordering::SeqCst);
         sleep(Duration::from_millis(10)).await;
