@@ -4,7 +4,7 @@
 //! and each asks the kernel to die with `dfs up`, however that ends.
 
 use super::Stop;
-use super::folder::Folder;
+use super::folder::{Folder, quoted};
 use crate::commands::node::PARENT_VARIABLE;
 use crate::exit::{About as _, Exit, Result};
 use crate::output::complain_line;
@@ -93,7 +93,8 @@ impl fmt::Display for Death {
         if let Some(last) = last_line(&node.log) {
             write!(f, "; its last word: {last}")?;
         }
-        write!(f, "; back with: {}", node.argv.join(" "))
+        let words: Vec<String> = node.argv.iter().map(|word| quoted(word)).collect();
+        write!(f, "; back with: {}", words.join(" "))
     }
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// A folder that this process has for itself.
@@ -170,6 +171,23 @@ impl Folder {
         self.replace("cluster.json", cluster)
     }
 
+    /// Writes each node's command line as a script: `DIR/start/NAME`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn write_scripts(&self, nodes: &[Node]) -> Result<()> {
+        let scripts = self.path.join("start");
+        fs::create_dir_all(&scripts).about(scripts.as_os_str().as_bytes())?;
+        for node in nodes {
+            let path = scripts.join(&node.name);
+            let words: Vec<String> = node.argv.iter().map(|word| quoted(word)).collect();
+            let script = format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "));
+            fs::write(&path, script).about(path.as_os_str().as_bytes())?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    }
+
     /// A whole new file under the name, or the old one.
     fn replace<T: Serialize>(&self, name: &str, content: &T) -> Result<()> {
         let temporary = self.path.join(format!(".{name}.new"));
@@ -182,6 +200,15 @@ impl Folder {
         fs::rename(&temporary, self.path.join(name)).about(subject)?;
         File::open(&self.path)?.sync_all()?;
         Ok(())
+    }
+}
+
+/// A word as a shell reads it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=/.:,".contains(c);
+    match word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 
@@ -268,6 +295,12 @@ mod tests {
         );
         assert!(settle(Some(stored.clone()), &args("--chunkservers 3")).is_err());
         assert!(settle(Some(stored), &args("--chunk-size 2MiB")).is_err());
+    }
+
+    #[test]
+    fn a_word_with_spaces_and_quotes_stays_one_word() {
+        assert_eq!(quoted("--a=/b.c:1"), "--a=/b.c:1");
+        assert_eq!(quoted("it's here"), r"'it'\''s here'");
     }
 
     #[test]

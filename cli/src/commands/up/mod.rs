@@ -122,6 +122,7 @@ fn nodes(folder: &Folder, plan: &Plan) -> Result<Vec<Node>> {
 async fn start(folder: &Folder, nodes: Vec<Node>, children: &mut Children) -> Result<Option<String>> {
     let master = nodes.first().expect("the master is the first node").addr.clone();
     let count = u32::try_from(nodes.len() - 1).expect("there are at most 64 chunkservers");
+    folder.write_scripts(&nodes)?;
     for node in &nodes {
         children.spawn(node)?;
     }
