@@ -2,6 +2,7 @@
 
 mod cat;
 mod chunks;
+mod chunkserver;
 mod completions;
 mod df;
 mod fsck;
@@ -114,6 +115,8 @@ macro_rules! commands {
 commands! {
     /// Start a whole cluster on this machine
     Up => up, "up", small;
+    /// Run a chunkserver
+    Chunkserver => chunkserver, "chunkserver", large;
     /// Copy local files into dfs
     Put => put, "put", large;
     /// Copy files out of dfs
