@@ -316,7 +316,7 @@ pub(crate) fn reconfigure(
     inode: InodeId,
     base: (ChunkHandle, Version),
     suspects: &[NodeId],
-    reason: &str,
+    (reason, empty): (&str, bool),
 ) -> Change {
     Change::Reconfigure(pb::Reconfigure {
         inode: inode.0,
@@ -324,6 +324,7 @@ pub(crate) fn reconfigure(
         base: base.1.0,
         suspects: suspects.iter().map(|n| n.0).collect(),
         reason: reason.to_owned(),
+        empty,
     })
 }
 

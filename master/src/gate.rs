@@ -58,6 +58,8 @@ pub struct Reconfigure {
     pub suspects: BTreeSet<NodeId>,
     /// For the log.
     pub reason: String,
+    /// No byte of it was ever acknowledged to the client: a new chunk in its place will do.
+    pub empty: bool,
 }
 
 /// What came of a change.
@@ -173,7 +175,7 @@ impl Gate {
             Ask::Make(make, grant) => self.make(id, caller, make, grant).await,
             Ask::Grant(grant) => self.grant(id, caller, grant).await,
             Ask::Commit(commit, close) => self.commit(id, caller, commit, close).await,
-            Ask::Reconfigure(ask) => self.reconfigure(client, caller, ask).await,
+            Ask::Reconfigure(ask) => self.reconfigure(id, caller, ask).await,
         }
     }
 
@@ -354,16 +356,40 @@ impl Gate {
         Ok(())
     }
 
-    async fn reconfigure(&self, client: ClientId, caller: Caller, ask: Reconfigure) -> Result<Answer> {
-        let (inode, chunk) = (ask.inode, ask.chunk);
+    async fn reconfigure(&self, id: RequestId, caller: Caller, ask: Reconfigure) -> Result<Answer> {
+        let (client, inode, chunk) = (ClientId(id.client), ask.inode, ask.chunk);
+        if let Some(Ok(Reply::Allocated(slot))) = self
+            .desk
+            .read(move |read| state::stored_outcome(read, &id))
+            .await??
+        {
+            // Asked before, and answered with a new chunk.
+            return self.give(client, slot).await.map(Answer::Granted);
+        }
+        let asker = caller.clone();
         let slot = self
             .desk
-            .read(move |read| slot_of(read, &caller, inode, chunk))
+            .read(move |read| slot_of(read, &asker, inode, chunk))
             .await??;
-        self.steward
-            .reconfigure(chunk, ask.base, &ask.suspects, &ask.reason)
-            .await?;
-        self.give(client, slot).await.map(Answer::Granted)
+        match self
+            .steward
+            .reconfigure(chunk, ask.base, &ask.suspects, (&ask.reason, !ask.empty))
+            .await
+        {
+            Err(error) if ask.empty && error.code == Code::Unavailable => {
+                tracing::info!(%chunk, %error, "an empty chunk is given up for a new one");
+                let offset = slot.offset;
+                let instead = Grant {
+                    inode,
+                    offset,
+                    instead_of: chunk,
+                    avoid: ask.suspects,
+                };
+                self.grant(id, caller, instead).await
+            }
+            Err(error) => Err(error),
+            Ok(()) => self.give(client, slot).await.map(Answer::Granted),
+        }
     }
 
     fn place(&self, client: ClientId, goal: u32, avoid: BTreeSet<NodeId>) -> Result<Vec<NodeId>> {

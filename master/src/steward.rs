@@ -119,6 +119,7 @@ impl Steward {
     }
 
     /// Brings a chunk beyond `base` without the suspects a client names. Returns when a newer version is active.
+    /// An impatient asker is told at once that those who may hold the chunk's bytes are away.
     ///
     /// # Errors
     /// `Unavailable` while those who may hold its bytes are away; `TimedOut`.
@@ -127,20 +128,16 @@ impl Steward {
         chunk: ChunkHandle,
         base: Version,
         suspects: &BTreeSet<NodeId>,
-        reason: &str,
+        (reason, patient): (&str, bool),
     ) -> Result<()> {
         let words = suspects.iter().map(|n| (*n, Word::Client)).collect();
         tracing::info!(%chunk, %base, ?suspects, reason, "a client asks for the next version");
-        self.beyond(
-            chunk,
-            base,
-            Reason {
-                words,
-                why: "a client asked",
-                ..Reason::default()
-            },
-        )
-        .await
+        let reason = Reason {
+            words,
+            why: "a client asked",
+            ..Reason::default()
+        };
+        self.beyond(chunk, base, reason, patient).await
     }
 
     /// Waits until this proposed version, or a newer one, is active.
@@ -149,15 +146,11 @@ impl Steward {
     /// As [`Steward::reconfigure`].
     pub async fn finish(self: &Arc<Self>, chunk: ChunkHandle, version: Version) -> Result<()> {
         let base = Version(version.0.saturating_sub(1));
-        self.beyond(
-            chunk,
-            base,
-            Reason {
-                why: "a truncation",
-                ..Reason::default()
-            },
-        )
-        .await
+        let reason = Reason {
+            why: "a truncation",
+            ..Reason::default()
+        };
+        self.beyond(chunk, base, reason, true).await
     }
 
     /// A member could not reach another one, with bytes uncommitted. It is heard if both are members of that version.
@@ -224,7 +217,13 @@ impl Steward {
         Ok(())
     }
 
-    async fn beyond(self: &Arc<Self>, chunk: ChunkHandle, base: Version, reason: Reason) -> Result<()> {
+    async fn beyond(
+        self: &Arc<Self>,
+        chunk: ChunkHandle,
+        base: Version,
+        reason: Reason,
+        patient: bool,
+    ) -> Result<()> {
         let deadline = self.desk.now() + CHANGE_AWAITED;
         let patience = self.desk.now() + HOLDERS_AWAITED.min(self.desk.timings.session_master * 2);
         let mut again = 0;
@@ -249,9 +248,7 @@ impl Steward {
             }
             again += 1;
             let mut progress = self.change(chunk, reason.clone());
-            // Who never had a committed length may be given up for a new chunk: its writer is told at once.
-            let may_wait = record.active.length > 0 || record.allocated_for == 0;
-            let until = if may_wait { patience } else { self.desk.now() };
+            let until = if patient { patience } else { self.desk.now() };
             match wait(&mut progress, until, deadline).await {
                 Waited::Over => {}
                 Waited::Blocked(why) => {

@@ -334,6 +334,7 @@ impl Cluster {
             base: known.version.0,
             suspects: vec![suspect],
             reason: "test".into(),
+            empty: false,
         };
         let mutate_reply::Result::Granted(granted) =
             self.mutate(mutate_request::Change::Reconfigure(ask)).await?
@@ -436,6 +437,48 @@ async fn a_killed_server_is_left_out_within_a_second_and_joins_again_when_it_ret
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     drop(back);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_chunk_whose_head_died_is_replaced_by_a_new_one() {
+    let mut cluster = Cluster::start(4).await;
+    let make = pb::Make {
+        parent: ROOT,
+        name: "file".into(),
+        kind: pb::Kind::File as i32,
+        mode: 0o644,
+        grant: true,
+        ..pb::Make::default()
+    };
+    let mutate_reply::Result::Made(made) = cluster.mutate(mutate_request::Change::Make(make)).await.unwrap()
+    else {
+        panic!("not made")
+    };
+    let inode = made.attributes.unwrap().inode;
+    let grant = peek(&made.granted.unwrap().capability.unwrap()).unwrap();
+    let head = grant.members[0].node.0;
+    cluster.fakes.remove(usize::try_from(head).unwrap() - 1).kill();
+    let ask = pb::Reconfigure {
+        inode,
+        chunk: grant.chunk.0,
+        base: 1,
+        suspects: vec![head],
+        empty: true,
+        ..pb::Reconfigure::default()
+    };
+    cluster.sequence += 1;
+    let request = cluster.request(cluster.sequence, mutate_request::Change::Reconfigure(ask));
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let reply = cluster.names.mutate(request.clone()).await.unwrap().into_inner();
+        let Some(mutate_reply::Result::Granted(granted)) = reply.result else {
+            panic!("not granted")
+        };
+        answers.push(peek(&granted.capability.unwrap()).unwrap());
+    }
+    assert_ne!(answers[0].chunk, grant.chunk);
+    assert_eq!(answers[0].chunk, answers[1].chunk, "a retry gets the same one");
+    assert!(answers[0].members.iter().all(|m| m.node.0 != head));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -164,7 +164,9 @@ impl Lane {
         };
         let base = (capability.chunk, capability.version);
         let by = deadline.min(Instant::now() + RECONFIGURE_DEADLINE);
-        let change = convert::reconfigure(self.shared.inode, base, &suspects, &error.to_string());
+        // Of an empty chunk the master may give a new one instead, if those who are left have no file of it.
+        let why = (error.to_string(), self.is_empty_chunk());
+        let change = convert::reconfigure(self.shared.inode, base, &suspects, (&why.0, why.1));
         let grant = self.granted(change, by).await?;
         if grant.capability.version > capability.version || grant.capability.chunk != capability.chunk {
             return Ok(grant);

@@ -142,6 +142,7 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             base: Version(r.base),
             suspects: nodes(&r.suspects)?,
             reason: r.reason.chars().take(200).collect(),
+            empty: r.empty,
         })),
     }
 }

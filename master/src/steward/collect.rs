@@ -54,8 +54,7 @@ async fn round(steward: &Arc<Steward>, collection: &mut Collection) -> Result<us
         .wall_ns()
         .saturating_sub(i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX));
     let max = ROUND_CHUNKS + collection.waiting;
-    let (applied, due) = desk.read_indexed(move |read| due(read, before, max))
-        .await?;
+    let (applied, due) = desk.read_indexed(move |read| due(read, before, max)).await?;
     let (reply, mut answers) = mpsc::channel(8 * ROUND_CHUNKS);
     let mut asked = 0_usize;
     let mut forget = Vec::new();
