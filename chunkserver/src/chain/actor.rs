@@ -539,9 +539,6 @@ impl Actor {
     // --- what follows ---
 
     fn act(&mut self) -> Life {
-        if self.effects.is_empty() {
-            return Life::On;
-        }
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Ack {

@@ -247,7 +247,8 @@ impl Pump {
                     _ = &mut stopped => return,
                 };
                 let now = progress.borrow_and_update().clone();
-                if now.upto > told {
+                // A repeated packet is acknowledged again, though nothing new is.
+                if now.upto > told || now.end.is_none() && alive {
                     told = now.upto;
                     if replies.send(id, Ok((body(&now), Bytes::new()))).await.is_err() {
                         return;
@@ -273,3 +274,6 @@ impl Pump {
         let _ = self.task.await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(hex(132..148), "05000000000000000900000000000000");
         assert_eq!(hex(260..280), "0b000000000000000c000000000000000d000000");
         assert!(bytes[280..CRC_AT].iter().all(|b| *b == 0));
-        assert_eq!(hex(CRC_AT..SLOT_BYTES), "GOLDEN");
+        assert_eq!(hex(CRC_AT..SLOT_BYTES), "78659fb4");
     }
 
     #[test]
