@@ -94,7 +94,7 @@ impl Locations {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// The window that holds `offset`, asked no earlier than `not_before`.
+    /// The window that holds `offset`, asked after `not_before`.
     pub(crate) async fn window(
         &self,
         offset: u64,
@@ -172,7 +172,7 @@ impl Locations {
             } else {
                 timings.read_token / 2
             };
-            !w.doubted && age < life && not_before.is_none_or(|t| w.tried >= t)
+            !w.doubted && age < life && not_before.is_none_or(|t| w.tried > t)
         };
         self.known(index).filter(good)
     }

@@ -46,6 +46,8 @@ mod cache;
 mod client;
 mod convert;
 mod engine;
+#[cfg(test)]
+mod fake;
 mod file;
 mod inodes;
 mod master;
