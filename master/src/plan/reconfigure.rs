@@ -10,7 +10,7 @@
 use super::members::Word;
 use super::order::{Adopted, Answer, Kind, Order, Ready, Sync};
 use super::{Session, Sessions};
-use dfs_proto::{NodeId, Version};
+use dfs_proto::{Code, Error, NodeId, Retry, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A member that lacks more than this is left out, and joins later after a copy in the background, bytes.
@@ -64,6 +64,8 @@ pub enum Step {
 pub struct Supersede {
     /// Members against whom something speaks.
     pub without: BTreeMap<NodeId, Word>,
+    /// Members that could not do it just now: if that goes on, it speaks against them.
+    pub unwell: BTreeSet<NodeId>,
     /// Holders that are to come in: they have what no member has.
     pub with: Vec<NodeId>,
     /// For the log.
@@ -98,6 +100,8 @@ pub struct Change {
     syncing: BTreeSet<NodeId>,
     ready: BTreeMap<NodeId, Ready>,
     failed: BTreeMap<NodeId, Word>,
+    /// Could not do it just now.
+    unwell: BTreeSet<NodeId>,
     /// Set by the last step of its life.
     over: bool,
 }
@@ -114,6 +118,7 @@ impl Change {
             syncing: BTreeSet::new(),
             ready: BTreeMap::new(),
             failed: BTreeMap::new(),
+            unwell: BTreeSet::new(),
             over: false,
         }
     }
@@ -145,10 +150,24 @@ impl Change {
             Answer::Ready(ready) if self.syncing.contains(&node) => {
                 self.ready.insert(node, ready);
             }
-            Answer::Failed(_) => {
+            Answer::Failed(error) => self.blame(node, &error),
+            Answer::Ready(_) | Answer::Copied | Answer::Deleted => {}
+        }
+    }
+
+    /// A failure speaks against the member it names, against the one that tells of it, or only against the moment.
+    fn blame(&mut self, node: NodeId, error: &Error) {
+        let members = &self.proposal.members;
+        match error.node.filter(|n| *n != node && members.contains(n)) {
+            Some(other) => {
+                self.failed.entry(other).or_insert(Word::Member);
+            }
+            None if error.retry() == Retry::Never || error.code == Code::Corrupt => {
                 self.failed.insert(node, Word::Itself);
             }
-            Answer::Ready(_) | Answer::Copied | Answer::Deleted => {}
+            None => {
+                self.unwell.insert(node);
+            }
         }
     }
 
@@ -199,9 +218,6 @@ impl Change {
             if again && p.members.contains(&node) {
                 continue; // Its session ended meanwhile: the proposal is over.
             }
-            if again {
-                self.failed.remove(&node);
-            }
             if self.asked.insert(node, session) != Some(session) {
                 let order = Order::Adopt {
                     version: p.version,
@@ -247,8 +263,16 @@ impl Change {
         if !without.is_empty() {
             return Some(Supersede {
                 without,
-                with: Vec::new(),
                 why: "a member failed",
+                ..Supersede::default()
+            });
+        }
+        let unwell: BTreeSet<NodeId> = self.unwell.iter().filter(|n| members.contains(n)).copied().collect();
+        if !unwell.is_empty() {
+            return Some(Supersede {
+                unwell,
+                why: "a member could not do it now",
+                ..Supersede::default()
             });
         }
         let gone = |m: &&NodeId| {
@@ -290,9 +314,9 @@ impl Change {
         }
         let come_in = |node: NodeId| {
             Err(Step::Supersede(Supersede {
-                without: BTreeMap::new(),
                 with: vec![node],
                 why: "another holder has what no member has",
+                ..Supersede::default()
             }))
         };
         let holders = || self.proposal.holders.iter().chain(members);
@@ -371,8 +395,8 @@ impl Change {
             .collect();
         (length > DIFFERENCE_BYTES_MAX && !without.is_empty()).then_some(Step::Supersede(Supersede {
             without,
-            with: Vec::new(),
             why: "a member lacks much",
+            ..Supersede::default()
         }))
     }
 

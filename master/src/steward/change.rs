@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 const ANSWERS_MAX: usize = 64;
 /// Bytes a second a member is expected to sync at, at the very least.
 const SYNC_BYTES_A_SECOND_MIN: u64 = 8 << 20;
+/// A member that could not do what it was told so many times goes.
+const UNWELL_MAX: u32 = 3;
 /// After so many attempts words are forgotten: whoever failed then may be well by now.
 const ATTEMPTS_REMEMBERED: u32 = 8;
 
@@ -124,6 +126,7 @@ impl Steward {
         progress: &watch::Sender<Progress>,
     ) -> Result<()> {
         let mut needed: Vec<NodeId> = Vec::new();
+        let mut unwell: BTreeMap<NodeId, u32> = BTreeMap::new();
         let mut attempt = 0_u32;
         let mut first: Option<Version> = None;
         loop {
@@ -163,6 +166,13 @@ impl Steward {
                 Carried::Frozen(node, promised) => return self.freeze(chunk, node, promised).await,
                 Carried::Next(next) => {
                     tracing::info!(%chunk, version = proposed.newest, next.why, without = ?next.without, "superseded");
+                    for node in next.unwell {
+                        let times = unwell.entry(node).or_insert(0_u32);
+                        *times += 1;
+                        if *times >= UNWELL_MAX {
+                            reason.words.insert(node, Word::Itself);
+                        }
+                    }
                     reason.words.extend(next.without);
                     needed.extend(next.with);
                 }
@@ -171,6 +181,7 @@ impl Steward {
             if attempt % ATTEMPTS_REMEMBERED == 0 {
                 reason.words.clear();
                 needed.clear();
+                unwell.clear();
             }
             if attempt > 2 {
                 let pause = Duration::from_millis(20) * 2_u32.saturating_pow(attempt.min(9));

@@ -1,7 +1,6 @@
 //! Every rule of section 3, one at a time.
 
 use super::*;
-use dfs_proto::{Code, Error};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -307,6 +306,27 @@ fn a_failed_order_or_a_lost_session_ends_the_proposal() {
         s.without.is_empty(),
         "it is back: it may take part in the next version"
     );
+}
+
+#[test]
+fn a_failure_speaks_against_the_member_it_names() {
+    let mut change = answered(proposal(&[A, B], &[A, B]), &[(A, whole()), (B, whole())]);
+    change.step(&all);
+    change.answered(B, Answer::Failed(Error::from(Code::TimedOut).on_node(A)));
+    let [Step::Supersede(s)] = &change.step(&all)[..] else {
+        panic!("superseded")
+    };
+    assert_eq!(s.without, BTreeMap::from([(A, Word::Member)]));
+}
+
+#[test]
+fn who_is_busy_is_asked_again() {
+    let mut change = answered(proposal(&[A, B], &[A, B]), &[(A, whole())]);
+    change.answered(B, Answer::Failed(Error::from(Code::Busy).on_node(B)));
+    let [Step::Supersede(s)] = &change.step(&all)[..] else {
+        panic!("superseded")
+    };
+    assert!(s.without.is_empty() && s.unwell == [B].into());
 }
 
 #[test]
