@@ -1,5 +1,6 @@
 //! What goes up to the master and what comes down from it, as values (the wire's form of them is in `rpc/master.rs`).
 
+use crate::chain::OpenChunk;
 use crate::peers::Pass;
 use crate::store::Kind;
 use dfs_proto::capability::{Keys, Member};
@@ -55,18 +56,8 @@ pub(crate) struct Heartbeat {
     pub(crate) sequence: u64,
     pub(crate) disks: Vec<DiskReport>,
     pub(crate) chunks: u64,
-    pub(crate) open: Vec<OpenReplica>,
+    pub(crate) open: Vec<OpenChunk>,
     pub(crate) load: u32,
-}
-
-/// A chunk with writes in the last while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OpenReplica {
-    pub(crate) chunk: ChunkHandle,
-    pub(crate) version: Version,
-    pub(crate) length: u64,
-    /// A writer's or a chain's stream is open.
-    pub(crate) streaming: bool,
 }
 
 /// A line of the inventory.

@@ -3,13 +3,13 @@
 use crate::Config;
 use crate::ground::Ground;
 use crate::peers::{Peers, PulledBlock};
-use crate::report::{Adopted, DiskReport, Heartbeat, Line, OpenReplica, Register, Registered};
+use crate::report::{Adopted, DiskReport, Heartbeat, Line, Register, Registered};
 use crate::store::{self, Install, Kind, Replica, Store};
 use dfs_proto::capability::Member;
-use dfs_proto::limits::{Parameters, Timings};
+use dfs_proto::limits::Timings;
 use dfs_proto::{ChunkHandle, ClusterId, Code, Error, NodeId, Result, Version};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 /// Open replicas named in one heartbeat; with more, the rest is named in the next ones.
 const OPEN_REPORTED_MAX: usize = 4_096;
@@ -30,8 +30,6 @@ pub(crate) struct Server {
 /// What is asked for often and looked at rarely.
 #[derive(Debug)]
 struct Soft {
-    /// The cluster's, once it is known.
-    parameters: Parameters,
     disks: Vec<DiskReport>,
     /// Where the next heartbeat goes on naming open replicas.
     open_from: ChunkHandle,
@@ -41,7 +39,6 @@ impl Server {
     /// On `ground`, reached at `addr`.
     pub(crate) fn new(ground: Ground, config: Config, addr: String) -> Arc<Server> {
         let soft = Soft {
-            parameters: Parameters::default(),
             disks: Vec::new(),
             open_from: ChunkHandle(0),
         };
@@ -66,7 +63,7 @@ impl Server {
 
     /// The cluster's durations, or the defaults before the first registration.
     pub(crate) fn timings(&self) -> Timings {
-        self.soft().parameters.timings()
+        self.ground.fence.parameters().timings()
     }
 
     /// What it registers with.
@@ -89,7 +86,6 @@ impl Server {
     pub(crate) async fn enter(&self, registered: Registered) -> Result<()> {
         let (cluster, node) = (registered.cluster, registered.node);
         self.store(move |store| store.register(cluster, node)).await?;
-        self.soft().parameters = registered.parameters;
         self.ground.fence.set_parameters(registered.parameters);
         self.ground.fence.set_keys(registered.keys);
         Ok(())
@@ -113,7 +109,7 @@ impl Server {
     /// The next sign of life.
     pub(crate) fn heartbeat(&self, sequence: u64) -> Heartbeat {
         let mut soft = self.soft();
-        let mut open: Vec<OpenReplica> = Vec::new();
+        let mut open = self.ground.chains.open_chunks();
         if open.len() > OPEN_REPORTED_MAX {
             let from = open.partition_point(|o| o.chunk < soft.open_from);
             open.rotate_left(from);
@@ -167,6 +163,8 @@ impl Server {
     ) -> Result<Adopted> {
         if members.is_some() || self.ground.store.promised(chunk) < version {
             let members: Vec<NodeId> = members.unwrap_or_default().iter().map(|m| m.node).collect();
+            // Nothing of an older version is applied any more once this returns.
+            self.ground.chains.drain(chunk, version).await;
             let kept = self.store(move |store| match store.promise(chunk, version, members) {
                 Ok(_) | Err(store::Error::Stale(_) | store::Error::Fenced) => Ok(()),
                 Err(error) => Err(error),
@@ -207,6 +205,7 @@ impl Server {
     /// Bytes that sync brought, and those that were not committed, may be read at `version` from now on.
     pub(crate) fn activated(&self, chunk: ChunkHandle, version: Version) {
         self.ground.fence.note_active(chunk, version);
+        self.ground.chains.activated(chunk, version);
     }
 
     /// Deletes the replica unless it has promised more; absent is fine.
@@ -220,11 +219,13 @@ impl Server {
                 .on_chunk(chunk, replica.state().promised)
                 .on_node(self.node()));
         }
+        self.ground.chains.drain(chunk, version.next()).await;
         let removed = self.store(move |store| match store.remove(chunk, version, tokens_end_ms) {
             Err(store::Error::NotFound(_)) => Ok(()),
             other => other,
         });
         removed.await?;
+        self.ground.chains.forget(chunk);
         self.ground.fence.forget(chunk);
         Ok(())
     }
@@ -260,19 +261,29 @@ impl Server {
         }
     }
 
-    /// Fsyncs replicas without writes for `idle` and clears their open mark.
-    pub(crate) async fn close_idle(&self, idle: Duration) {
-        let _ = idle;
+    /// Clears the open mark of replicas that have no stream and miss nothing (a stream closes its own).
+    pub(crate) async fn close_idle(&self) {
+        let open = self.ground.chains.open_chunks();
+        let streams: BTreeSet<ChunkHandle> = open.into_iter().map(|o| o.chunk).collect();
         for replica in self.ground.store.replicas() {
-            if replica.state().open && !replica.state().restarted {
+            let state = replica.state();
+            let idle = state.open && !state.restarted && !streams.contains(&replica.handle());
+            if idle && self.is_committed(&replica, state.length) {
                 self.close(&replica).await;
             }
         }
     }
 
-    /// At a clean stop, when no stream is left: what has not restarted and misses nothing is closed.
+    /// True if no stream left bytes behind of which nobody knows whether they are committed.
+    fn is_committed(&self, replica: &Replica, length: u64) -> bool {
+        let gate = self.ground.chains.gate(replica.handle());
+        gate.is_none_or(|gate| gate.readable(&(0..length), length) == Some(length))
+    }
+
+    /// Ends every stream, then closes what misses nothing: at a clean stop.
     pub(crate) async fn close_all(&self) {
-        self.close_idle(Duration::ZERO).await;
+        self.ground.chains.stop().await;
+        self.close_idle().await;
     }
 
     async fn close(&self, replica: &Arc<Replica>) {

@@ -16,6 +16,7 @@ use crate::report::{Outcome, SyncTask};
 use crate::server::Server;
 use crate::store::{How, Install, Kind, Replica, Target};
 use dfs_proto::capability::Member;
+use dfs_proto::limits::BLOCK_BYTES;
 use dfs_proto::span::block_length;
 use dfs_proto::{ChunkHandle, Code, Error, Result, Version};
 use std::sync::Arc;
@@ -88,6 +89,7 @@ impl Sync<'_> {
                 "the source is not what it was when it answered",
             ));
         }
+        self.hold(replica, &[]);
         for block in self.on_disk(replica, |r| r.torn_blocks()).await? {
             self.settle(replica, block).await?;
         }
@@ -164,6 +166,7 @@ impl Sync<'_> {
         let mut install = self
             .on_disk(replica, move |r| Install::begin(r, target, how))
             .await?;
+        self.hold(replica, install.needed());
         for run in runs(install.needed()) {
             let blocks = self.fetch(source, run, &claims).await?;
             install = self.server.put(install, blocks).await?;
@@ -174,6 +177,23 @@ impl Sync<'_> {
             return Ok(());
         }
         Err(self.error(Code::Internal, "what was pulled is not what the source claimed"))
+    }
+
+    /// What sync brings waits for activation; of a replica that did not serve before, everything does.
+    fn hold(&self, replica: &Replica, changing: &[u32]) {
+        let state = replica.state();
+        let served = state.kind == Kind::Intact && !state.restarted && state.synced.0 > 0;
+        let block = |b: &u32| u64::from(*b) * BLOCK_BYTES..(u64::from(*b) + 1) * BLOCK_BYTES;
+        let held = if served {
+            changing.iter().map(block).collect()
+        } else {
+            vec![0..u64::MAX]
+        };
+        self.server
+            .ground
+            .chains
+            .gate_or_new(self.chunk)
+            .hold(self.version, held);
     }
 
     fn target(&self, claims: &Claims) -> Target {

@@ -36,14 +36,14 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) {
     }
 }
 
-/// Idle replicas are looked for this often: each is closed soon after its time.
+/// Idle replicas are looked for this often.
 fn pause(server: &Server) -> Duration {
-    (server.timings().idle_before_close / 4).max(Duration::from_millis(20))
+    (server.timings().idle_before_close).max(Duration::from_millis(20))
 }
 
 async fn round(server: &Server, due: &mut Due) {
     let (now, timings) = (server.ground.world.clock.now(), server.timings());
-    server.close_idle(timings.idle_before_close).await;
+    server.close_idle().await;
     if now >= due.disks {
         due.disks = now + timings.heartbeat_every * 5;
         server.look_at_disks().await;

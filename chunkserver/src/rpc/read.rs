@@ -17,6 +17,8 @@ use std::time::Duration;
 pub(super) const ALLOWED: Operations = Operations::READ;
 /// How long a member waits for a commit before it sends the reader to the head.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(50);
+/// How often a read is made again because its bytes were overwritten meanwhile.
+const TRIES: usize = 4;
 
 type Answer = Result<(from_server::Body, Bytes)>;
 
@@ -32,39 +34,57 @@ pub(super) fn at_once(ground: &Ground, capability: &Capability, request: &pb::Re
         None => length,
     };
     let read = replica.try_read(range.start..range.end.min(length))?;
-    Some(Ok(reply(ground, capability, length, read)))
+    still_committed(ground, capability, &range, length).then(|| Ok(reply(ground, capability, length, read)))
 }
 
 /// Answers after waiting for a commit, a lock, the disk.
 pub(super) async fn patiently(ground: &Ground, capability: &Capability, request: &pb::Read) -> Answer {
-    let (replica, range) = admit(ground, capability, request)?;
-    let mine = ground.fence.node();
-    let length = replica.state().length;
-    let length = match ground.chains.gate(capability.chunk) {
-        Some(gate) => {
-            let head = capability.members.first().is_some_and(|m| m.node == mine);
-            let patience = if head {
-                ground.fence.parameters().timings().ack_deadline
-            } else {
-                COMMIT_PATIENCE
-            };
-            let length = replica.state().length.max(length);
-            gate.wait_readable(&range, length, patience)
-                .await
-                .ok_or_else(|| {
-                    Error::new(Code::NotYet, "the bytes are not committed yet")
-                        .on_chunk(capability.chunk, capability.version)
-                        .on_node(mine)
-                })?
+    for _ in 0..TRIES {
+        let (replica, range) = admit(ground, capability, request)?;
+        let length = committed(ground, capability, &replica, &range).await?;
+        let clipped = range.start..range.end.min(length);
+        let outcome = ground.world.pool.run(move || replica.read(clipped)).await;
+        let read = outcome.map_err(|error| failed(ground, capability, &error))?;
+        if still_committed(ground, capability, &range, length) {
+            return Ok(reply(ground, capability, length, read));
         }
-        None => length,
-    };
-    let clipped = range.start..range.end.min(length);
-    let outcome = ground.world.pool.run(move || replica.read(clipped)).await;
-    match outcome {
-        Ok(read) => Ok(reply(ground, capability, length, read)),
-        Err(error) => Err(failed(ground, capability, &error)),
     }
+    Err(not_yet(ground, capability))
+}
+
+/// The length readers may see, once all of the range below it is committed.
+async fn committed(
+    ground: &Ground,
+    capability: &Capability,
+    replica: &Replica,
+    range: &Range<u64>,
+) -> Result<u64> {
+    let length = replica.state().length;
+    let Some(gate) = ground.chains.gate(capability.chunk) else {
+        return Ok(length);
+    };
+    let head = capability.members.first().map(|m| m.node) == Some(ground.fence.node());
+    let patience = if head {
+        ground.fence.parameters().timings().ack_deadline
+    } else {
+        COMMIT_PATIENCE
+    };
+    let readable = gate.wait_readable(range, length, patience).await;
+    readable.ok_or_else(|| not_yet(ground, capability))
+}
+
+fn not_yet(ground: &Ground, capability: &Capability) -> Error {
+    Error::new(Code::NotYet, "the bytes are not committed yet")
+        .on_chunk(capability.chunk, capability.version)
+        .on_node(ground.fence.node())
+}
+
+/// False if a packet may have been applied to the range between the look at the gate and the reading of the bytes:
+/// it is uncommitted, and the next reader at another member would see the bytes of before.
+fn still_committed(ground: &Ground, capability: &Capability, range: &Range<u64>, length: u64) -> bool {
+    let gate = ground.chains.gate(capability.chunk);
+    let committed = gate.is_none_or(|gate| gate.readable(range, length).is_some());
+    committed && serving(ground, capability).is_ok()
 }
 
 /// The replica and the range, if it may be read at this version.
