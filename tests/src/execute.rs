@@ -34,7 +34,7 @@ async fn attempt(client: &Client, operation: &Operation) -> Result<Outcome> {
         }
         Operation::Write { path, offset, length, seed, sync } => {
             let file = writable(client, path, *sync).await?;
-            file.write_at(*offset, Bytes::from(bytes_of(*seed, *length))).await?;
+            file.handle().write_at(*offset, Bytes::from(bytes_of(*seed, *length))).await?;
             file.close().await?;
         }
         Operation::Append { path, length, seed } => {

@@ -29,6 +29,7 @@ type Faults = Rc<RefCell<Vec<Fault>>>;
 async fn compare(client: Client, rng: Rng, history: History, faults: Faults) -> anyhow::Result<()> {
     let mut reference = Reference::default();
     for step in 0..OPERATIONS {
+        tokio::time::sleep(Duration::from_millis(rng.below(300))).await;
         disturb(&rng, &faults, &history);
         let operation = random_operation(&rng);
         let expected = reference.apply(&operation);

@@ -122,10 +122,10 @@ impl SimWorld {
                 let config = dfs_master::Config {
                     listen: "0.0.0.0:7700".into(),
                     advertise: Some(MASTER.into()),
+                    data_dir: "/master".into(),
                     parameters,
                     checkpoint_every: 500,
                     view: dfs_master::View::Memory,
-                    ..dfs_master::Config::new("/master")
                 };
                 let _master = Master::start(config, world).await?;
                 std::future::pending::<()>().await;

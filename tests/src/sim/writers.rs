@@ -87,7 +87,7 @@ async fn open(client: &Client, path: &str) -> anyhow::Result<File> {
 
 async fn write(file: &File, expected: &mut Expected, slot: usize, seed: u64, history: &History) {
     let bytes = Bytes::from(bytes_of(seed, SLOT_BYTES));
-    let result = file.write_at(slot as u64 * SLOT_BYTES, bytes).await;
+    let result = file.handle().write_at(slot as u64 * SLOT_BYTES, bytes).await;
     match &result {
         Ok(()) => expected.slots[slot] = vec![seed],
         Err(_) => expected.slots[slot].push(seed),
@@ -96,7 +96,7 @@ async fn write(file: &File, expected: &mut Expected, slot: usize, seed: u64, his
 }
 
 async fn check(file: &File, expected: &Expected, history: &History) -> anyhow::Result<()> {
-    match file.read_at(0, usize::try_from(FILE_BYTES)?).await {
+    match file.handle().read_at(0, usize::try_from(FILE_BYTES)?).await {
         Ok(bytes) => {
             let verdict = expected.allows(&bytes);
             history.note(format!("{} read {} {verdict:?}", expected.path, bytes.len()));
