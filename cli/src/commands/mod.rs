@@ -1,12 +1,20 @@
 //! The commands, one a file: its options and examples above, what it does below. No decisions of the cluster are made here.
 
+mod append;
 mod cat;
+mod checksum;
+mod chmod;
+mod chown;
 mod chunks;
 mod chunkserver;
 mod completions;
 mod df;
+mod du;
+mod find;
 mod fsck;
 mod get;
+mod head;
+mod ln;
 mod ls;
 mod man;
 mod mkdir;
@@ -17,11 +25,16 @@ mod put;
 mod rm;
 mod stat;
 mod status;
+mod tail;
 mod test;
+mod touch;
 mod transfer;
+mod tree;
+mod truncate;
 mod up;
 mod wait;
 mod walk;
+mod xattr;
 
 use crate::exit::{Exit, Result};
 use crate::output::Console;
@@ -123,16 +136,42 @@ commands! {
     Get => get, "get", large;
     /// Write files to stdout
     Cat => cat, "cat", large;
+    /// Write the beginning of files to stdout
+    Head => head, "head", small;
+    /// Write the end of files to stdout
+    Tail => tail, "tail", small;
     /// List directories
     Ls => ls, "ls", small;
+    /// Draw a tree
+    Tree => tree, "tree", small;
+    /// Find names by what they are like
+    Find => find, "find", small;
     /// Make directories
     Mkdir => mkdir, "mkdir", small;
     /// Remove files and trees
     Rm => rm, "rm", small;
     /// Rename and move
     Mv => mv, "mv", small;
+    /// Make links
+    Ln => ln, "ln", small;
     /// Show all attributes
     Stat => stat, "stat", small;
+    /// Set times to now; make files that do not exist
+    Touch => touch, "touch", small;
+    /// Set the size of files
+    Truncate => truncate, "truncate", small;
+    /// Change permission bits
+    Chmod => chmod, "chmod", small;
+    /// Change owner and group
+    Chown => chown, "chown", small;
+    /// Show how much room trees take
+    Du => du, "du", small;
+    /// Add local files to the end of a file
+    Append => append, "append", large;
+    /// Show the CRC-32 of files' bytes
+    Checksum => checksum, "checksum", large;
+    /// Show and change extended attributes
+    Xattr => xattr, "xattr", small;
     /// Ask a question; the exit code is the answer
     Test => test, "test", small;
     /// Show a file's chunks and where their replicas are

@@ -21,9 +21,14 @@ pub(crate) async fn entry(client: &Client, path: &[u8], metadata: Metadata) -> R
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     client: &'a Client,
-    /// What comes next, last first.
-    waiting: Vec<(Vec<u8>, Metadata)>,
+    /// What comes next, last first, with its depth below the first.
+    waiting: Vec<(Vec<u8>, Metadata, usize)>,
+    hidden: bool,
+    levels: usize,
 }
+
+/// The next path, and why a directory's contents could not be listed if so.
+pub(crate) type Step = (Vec<u8>, Metadata, Result<()>);
 
 impl<'a> Walk<'a> {
     /// Begins with `path` itself.
@@ -34,21 +39,37 @@ impl<'a> Walk<'a> {
         let metadata = client.symlink_stat(path).await.about(path)?;
         Ok(Walk {
             client,
-            waiting: vec![(path.to_vec(), metadata)],
+            waiting: vec![(path.to_vec(), metadata, 0)],
+            hidden: true,
+            levels: usize::MAX,
         })
     }
 
-    /// The next path, and why a directory's contents could not be listed if so.
-    pub(crate) async fn next(&mut self) -> Option<(Vec<u8>, Metadata, Result<()>)> {
-        let (path, metadata) = self.waiting.pop()?;
+    /// Leaves out names that begin with a dot.
+    pub(crate) fn skip_hidden(&mut self) {
+        self.hidden = false;
+    }
+
+    /// Goes only so many levels below the first.
+    pub(crate) fn stop_below(&mut self, levels: usize) {
+        self.levels = levels;
+    }
+
+    /// The next one. What was removed since its directory was listed is left out by whoever meets that.
+    pub(crate) async fn next(&mut self) -> Option<Step> {
+        let (path, metadata, depth) = self.waiting.pop()?;
         let mut listed = Ok(());
-        if metadata.is_dir() {
+        if metadata.is_dir() && depth < self.levels {
             match self.client.list(&path).await.about(&path) {
                 Ok(entries) => {
-                    let below = entries.into_iter().rev();
-                    self.waiting.extend(
-                        below.map(|DirEntry { name, metadata, .. }| (path::join(&path, &name), metadata)),
-                    );
+                    let shown = entries
+                        .into_iter()
+                        .rev()
+                        .filter(|e| self.hidden || !e.name.starts_with(b"."));
+                    let below = shown.map(|DirEntry { name, metadata, .. }| {
+                        (path::join(&path, &name), metadata, depth + 1)
+                    });
+                    self.waiting.extend(below);
                 }
                 Err(failure) => listed = Err(failure),
             }

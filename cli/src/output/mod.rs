@@ -8,6 +8,9 @@ pub(crate) use chunk::{ChunkRow, Chunks, Fsck, FsckSummary, MemberRow};
 pub(crate) use cluster::{Capacity, Nodes, Status, trouble};
 pub(crate) use entry::{Entry, Listing, Look, Section, Stats};
 
+#[cfg(test)]
+pub(crate) use entry::tests;
+
 use crate::exit::{Exit, Failure, Result};
 use base64::Engine as _;
 use serde::Serialize;
@@ -67,11 +70,20 @@ impl Console {
     /// # Errors
     /// Stdout's.
     pub(crate) fn print<R: Report>(&self, report: &R) -> Result<()> {
-        if self.json && self.failed() {
+        self.print_as(report, self.json)
+    }
+
+    /// As [`Console::print`], where a command found out late whether JSON is wanted.
+    ///
+    /// # Errors
+    /// Stdout's.
+    pub(crate) fn print_as<R: Report>(&self, report: &R, json: bool) -> Result<()> {
+        let json = json || self.json;
+        if json && self.failed() {
             return Ok(());
         }
         let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-        if self.json {
+        if json {
             serde_json::to_writer(&mut out, report).map_err(io::Error::from)?;
             out.write_all(b"\n")?;
         } else {

@@ -71,6 +71,28 @@ pub(crate) async fn stdin(job: &Arc<Job>, place: &Place) -> Result<()> {
     copy(job, source, None, place).await
 }
 
+/// Adds a local file (or stdin, `-`) at the offset `end` of an open file; returns the new end.
+///
+/// # Errors
+/// Of either side; then a part of it may be there.
+pub(crate) async fn append(
+    job: &Arc<Job>,
+    local: &Path,
+    handle: &Handle,
+    end: u64,
+    path: &[u8],
+) -> Result<u64> {
+    let (source, buffers) = (local.to_owned(), job.buffers.clone());
+    let opened = job.pool.run(move || match source.as_os_str() == "-" {
+        true => first(&buffers, io::stdin()),
+        false => first(&buffers, File::open(&source)?),
+    });
+    let source = opened.await.map_err(at(local))?;
+    let end = send(job, source, handle, end, path).await?;
+    job.tally.finished();
+    Ok(end)
+}
+
 /// Reads the first block: most files have no more.
 fn first(buffers: &super::buffers::Buffers, file: impl AsFd + Send + 'static) -> io::Result<Source> {
     let block = buffers.read(&file)?;
@@ -110,12 +132,19 @@ async fn copy(job: &Arc<Job>, source: Source, metadata: Option<&Metadata>, place
 
 /// Sends all bytes and waits until they are on stable storage of every member.
 async fn write(job: &Arc<Job>, source: Source, handle: &Handle, place: &Place) -> Result<()> {
+    send(job, source, handle, 0, &place.path).await?;
+    handle.close().await.about(&place.path)
+}
+
+/// Sends all bytes on their way, from `offset` on; returns where they end.
+async fn send(job: &Arc<Job>, source: Source, handle: &Handle, mut offset: u64, path: &[u8]) -> Result<u64> {
     match source {
         Source::Whole(block) if block.is_empty() => {}
         Source::Whole(block) => {
             let bytes = block.len();
-            handle.queue_at(0, block).await.about(&place.path)?;
+            handle.queue_at(offset, block).await.about(path)?;
             job.tally.moved(bytes);
+            offset += bytes as u64;
         }
         Source::Stream(block, file) => {
             let (blocks, mut ahead) = mpsc::channel(BLOCKS_AHEAD);
@@ -127,22 +156,21 @@ async fn write(job: &Arc<Job>, source: Source, handle: &Handle, place: &Place) -
                 read.map_err(Failure::from)
             };
             let sending = async move {
-                let mut offset = 0;
                 let mut next = Some(block);
                 while let Some(block) = next {
                     let bytes = block.len();
-                    handle.queue_at(offset, block).await.about(&place.path)?;
+                    handle.queue_at(offset, block).await.about(path)?;
                     job.tally.moved(bytes);
                     offset += bytes as u64;
                     next = ahead.recv().await;
                 }
-                Ok(())
+                Ok(offset)
             };
             // The first failure ends it: a reader left behind finds nobody to give its next block to.
-            futures::try_join!(sending, reading)?;
+            (offset, ()) = futures::try_join!(sending, reading)?;
         }
     }
-    handle.close().await.about(&place.path)
+    Ok(offset)
 }
 
 fn read_ahead(
