@@ -17,6 +17,7 @@ mod head;
 mod ln;
 mod ls;
 mod man;
+mod master;
 mod mkdir;
 mod mv;
 mod node;
@@ -128,6 +129,8 @@ macro_rules! commands {
 commands! {
     /// Start a whole cluster on this machine
     Up => up, "up", small;
+    /// Run a master
+    Master => master, "master", large;
     /// Run a chunkserver
     Chunkserver => chunkserver, "chunkserver", large;
     /// Copy local files into dfs

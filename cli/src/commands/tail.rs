@@ -61,7 +61,9 @@ async fn end(client: &Client, path: &[u8], args: &Args) -> Result<u64> {
     let size = file.handle().len().await.about(path)?;
     let start = match args.bytes {
         Some(bytes) => size.saturating_sub(bytes),
-        None => start_of_lines(file.handle(), size, args.lines).await.about(path)?,
+        None => start_of_lines(file.handle(), size, args.lines)
+            .await
+            .about(path)?,
     };
     copy(file.handle(), start, path).await
 }
