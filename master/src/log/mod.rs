@@ -138,6 +138,7 @@ pub struct Log {
     /// Index of the record that comes next.
     next: u64,
     mark: Mark,
+    written_bytes: u64,
     /// Why nothing may be written any more.
     closed: Option<String>,
     buffer: Vec<u8>,
@@ -172,6 +173,12 @@ impl Log {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.values().sum()
+    }
+
+    /// Bytes of log that were there when it was opened, and those appended since.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// What is free on the log's disk, in bytes.
@@ -209,6 +216,7 @@ impl Log {
         self.file.sync_data()?;
         let length = self.length() + self.buffer.len() as u64;
         self.set_length(length);
+        self.written_bytes += self.buffer.len() as u64;
         self.next += payloads.len() as u64;
         self.mark.note(self.last());
         Ok(first)

@@ -80,6 +80,7 @@ impl Log {
         Ok(Log {
             cluster: header.cluster,
             term: scanned.last_term + 1,
+            written_bytes: lengths.values().sum(),
             segments: lengths,
             file,
             reserved: scanned.good_bytes as u64,

@@ -117,17 +117,19 @@ impl SledStore {
         SledStore { tree, cluster, applied: Arc::new(AtomicU64::new(applied)), tally, suspect: Suspect::of(path) }
     }
 
-    /// Moves what is at `path` aside, in place of what was moved before, so that a new store can be made there.
+    /// Moves what is at `path` (if anything) aside, in place of what was moved before, so that a new store can be made there.
     ///
     /// # Errors
     /// If the disk fails.
     pub fn set_aside(path: &Path) -> Result<PathBuf> {
         let aside = path.with_extension("broken");
         let io = |error: io::Error| Error(format!("{} cannot be moved aside: {error}", path.display()));
-        if aside.exists() {
-            fs::remove_dir_all(&aside).map_err(io)?;
+        if path.exists() {
+            if aside.exists() {
+                fs::remove_dir_all(&aside).map_err(io)?;
+            }
+            fs::rename(path, &aside).map_err(io)?;
         }
-        fs::rename(path, &aside).map_err(io)?;
         if let Some(parent) = path.parent() {
             sync(parent)?;
         }
