@@ -70,7 +70,9 @@ impl Options {
     pub fn new(data_dir: impl Into<PathBuf>) -> Options {
         Options {
             data_dir: data_dir.into(),
-            view: ViewKind::Sled { cache_bytes: 256 << 20 },
+            view: ViewKind::Sled {
+                cache_bytes: 256 << 20,
+            },
             checkpoint_every: 10_000,
             dump_log_bytes: 64 << 20,
             segment_bytes: log::SEGMENT_BYTES,
@@ -99,7 +101,10 @@ impl Applier {
         let opened = world.pool.run(move || open::open(&opening, &disk, born)).await?;
         let ground = Arc::new(opened.ground);
         let stop = CancellationToken::new();
-        let failure = Failure { stop: stop.clone(), why: Arc::new(watch::Sender::new(None)) };
+        let failure = Failure {
+            stop: stop.clone(),
+            why: Arc::new(watch::Sender::new(None)),
+        };
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let progress = watch::Sender::new(Progress::of(&opened.log, ground.applied()));
         let handle = Handle {
@@ -120,10 +125,19 @@ impl Applier {
             options: options.clone(),
             cluster: opened.log.cluster(),
         };
-        let committer = Committer { log: opened.log, ground, low_space_bytes: options.low_space_bytes };
+        let committer = Committer {
+            log: opened.log,
+            ground,
+            low_space_bytes: options.low_space_bytes,
+        };
         let commits = committer::run(committer, world.pool.clone(), (queue, progress), failure);
         let tasks = [tokio::spawn(commits), tokio::spawn(checkpoints.run())];
-        Ok(Applier { handle, stop, tasks, _lock: opened.lock })
+        Ok(Applier {
+            handle,
+            stop,
+            tasks,
+            _lock: opened.lock,
+        })
     }
 
     /// How the rest of the master uses it.
@@ -199,14 +213,24 @@ impl Handle {
     /// # Errors
     /// `NoSpace`, `InvalidArgument`: nothing happened. `Unavailable`: the master ends, and nobody knows.
     pub async fn propose(&self, command: &Command) -> Result<(u64, Outcome)> {
-        let payload = Payload { version: committer::COMMAND_VERSION, bytes: command.to_bytes() };
+        let payload = Payload {
+            version: committer::COMMAND_VERSION,
+            bytes: command.to_bytes(),
+        };
         let bytes = payload.bytes.len();
         if bytes > log::format::PAYLOAD_BYTES_MAX {
-            return Err(Error::new(Code::InvalidArgument, format!("a command of {bytes} bytes is too long")));
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("a command of {bytes} bytes is too long"),
+            ));
         }
         let (reply, answer) = oneshot::channel();
         let takes_space = committer::takes_space(command);
-        let request = Request::Propose { payload, takes_space, reply };
+        let request = Request::Propose {
+            payload,
+            takes_space,
+            reply,
+        };
         self.proposals.send(request).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?
     }
@@ -227,10 +251,16 @@ impl Handle {
     pub async fn failed(&self) -> String {
         let mut why = self.failure.why.subscribe();
         let failed = why.wait_for(Option::is_some).await.map(|why| why.clone());
-        failed.ok().flatten().expect("the sender lives as long as this handle")
+        failed
+            .ok()
+            .flatten()
+            .expect("the sender lives as long as this handle")
     }
 }
 
 fn ending() -> Error {
-    Error::new(Code::Unavailable, "the master is ending; whether the command took effect is not known")
+    Error::new(
+        Code::Unavailable,
+        "the master is ending; whether the command took effect is not known",
+    )
 }

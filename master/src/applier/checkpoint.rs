@@ -84,7 +84,9 @@ impl Checkpoints {
                     self.dumps = dumps;
                     *dumped_at_bytes = now.logged_bytes;
                 }
-                Err(Failed::Dump(error)) => tracing::warn!(%error, "the log is kept, because no dump was made"),
+                Err(Failed::Dump(error)) => {
+                    tracing::warn!(%error, "the log is kept, because no dump was made")
+                }
                 Err(Failed::Store(error)) => return Err(error),
             }
         }
@@ -103,7 +105,17 @@ impl Checkpoints {
     async fn dump(&self, term: u64) -> Result<Vec<Found>, Failed> {
         let (ground, disk, cluster) = (self.ground.clone(), self.disk.clone(), self.cluster);
         let folder = open::dumps(&self.options);
-        let begin = move || Writer::begin(disk, &folder, Header { cluster, applied: ground.pin(), term });
+        let begin = move || {
+            Writer::begin(
+                disk,
+                &folder,
+                Header {
+                    cluster,
+                    applied: ground.pin(),
+                    term,
+                },
+            )
+        };
         let mut writer = self.pool.run(begin).await?;
         loop {
             let ground = self.ground.clone();
@@ -115,14 +127,20 @@ impl Checkpoints {
             tokio::task::yield_now().await;
         }
         let dumps = self.pool.run(move || writer.finish()).await?;
-        tracing::info!(applied = dumps[0].applied, bytes = dumps[0].bytes, "dumped the state");
+        tracing::info!(
+            applied = dumps[0].applied,
+            bytes = dumps[0].bytes,
+            "dumped the state"
+        );
         Ok(dumps)
     }
 }
 
 /// Moves a piece of the pinned entries into the dump; true behind the last.
 fn piece(ground: &Ground, mut writer: Writer) -> Result<(Writer, bool), Failed> {
-    let Some(entries) = ground.take(PIECE_BYTES)? else { return Ok((writer, true)) };
+    let Some(entries) = ground.take(PIECE_BYTES)? else {
+        return Ok((writer, true));
+    };
     for (key, value) in entries {
         if let Err(error) = writer.add(&key, &value) {
             ground.unpin();

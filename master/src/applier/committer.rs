@@ -23,7 +23,11 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Request {
     /// To make a command take effect.
-    Propose { payload: Payload, takes_space: bool, reply: Waiter },
+    Propose {
+        payload: Payload,
+        takes_space: bool,
+        reply: Waiter,
+    },
     /// To remove log segments up to this index, all of whose records are in checkpoints.
     Cut(u64),
 }
@@ -41,7 +45,11 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn of(log: &Log, applied: u64) -> Progress {
-        Progress { applied, term: log.term(), logged_bytes: log.written_bytes() }
+        Progress {
+            applied,
+            term: log.term(),
+            logged_bytes: log.written_bytes(),
+        }
     }
 }
 
@@ -116,7 +124,11 @@ fn gather(first: Request, queue: &mut mpsc::Receiver<Request>) -> (Group, Vec<Wa
     let mut next = Some(first);
     while let Some(request) = next {
         match request {
-            Request::Propose { payload, takes_space, reply } => {
+            Request::Propose {
+                payload,
+                takes_space,
+                reply,
+            } => {
                 bytes += payload.bytes.len();
                 group.payloads.push(payload);
                 group.take_space.push(takes_space);
@@ -139,7 +151,10 @@ impl Committer {
         let is_low = self.log.free_bytes()? < self.low_space_bytes;
         let refused: Vec<bool> = group.take_space.iter().map(|takes| is_low && *takes).collect();
         let asked = group.payloads.into_iter().zip(&refused);
-        let payloads: Vec<Payload> = asked.filter(|(_, refused)| !**refused).map(|(payload, _)| payload).collect();
+        let payloads: Vec<Payload> = asked
+            .filter(|(_, refused)| !**refused)
+            .map(|(payload, _)| payload)
+            .collect();
         let mut outcomes = match self.commit(&payloads) {
             Ok(outcomes) => outcomes.into_iter(),
             Err(Broken::Log(log::Error::Full(error))) => {
@@ -149,7 +164,9 @@ impl Committer {
             Err(broken) => return Err(broken),
         };
         let no_space = || Error::new(Code::NoSpace, "the master's disk is full");
-        let answers = refused.into_iter().map(|refused| if refused { None } else { outcomes.next() });
+        let answers = refused
+            .into_iter()
+            .map(|refused| if refused { None } else { outcomes.next() });
         Ok(answers.map(|answer| answer.ok_or_else(no_space)).collect())
     }
 
@@ -173,7 +190,11 @@ pub(super) fn apply(
     let numbered = (first..).zip(payloads);
     let commands = numbered.map(|(index, payload)| Ok((index, decode(index, payload)?)));
     let commands: Vec<(u64, Command)> = commands.collect::<std::result::Result<_, Broken>>()?;
-    assert_eq!(ground.applied() + 1, first, "every command is applied once and in order");
+    assert_eq!(
+        ground.applied() + 1,
+        first,
+        "every command is applied once and in order"
+    );
     let (batch, outcomes) = ground.read(|view| {
         let mut txn = Txn::new(view);
         let apply = |(index, command): &(u64, Command)| state::apply(&mut txn, *index, command);

@@ -73,7 +73,11 @@ impl From<store::Error> for Error {
 
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
-        let code = if matches!(error, Error::Locked(_)) { Code::Busy } else { Code::Unavailable };
+        let code = if matches!(error, Error::Locked(_)) {
+            Code::Busy
+        } else {
+            Code::Unavailable
+        };
         Refused::new(code, error.to_string())
     }
 }
@@ -94,7 +98,11 @@ pub(super) fn open(options: &Options, disk: &Arc<dyn Disk>, born: ClusterId) -> 
     disk.create_dir_all(&options.data_dir)?;
     let lock = lock(options, &**disk)?;
     let (folder, segment_bytes) = (options.data_dir.join("log"), options.segment_bytes);
-    let place = Place { disk: disk.clone(), folder, segment_bytes };
+    let place = Place {
+        disk: disk.clone(),
+        folder,
+        segment_bytes,
+    };
     if options.recover_from_dump {
         recover(options, &place)?;
     }
@@ -115,13 +123,23 @@ pub(super) fn open(options: &Options, disk: &Arc<dyn Disk>, born: ClusterId) -> 
     if log.last() >= from {
         tracing::info!(from, to = log.last(), "replayed the log");
     }
-    Ok(Opened { log, ground, dumps, lock })
+    Ok(Opened {
+        log,
+        ground,
+        dumps,
+        lock,
+    })
 }
 
 fn lock(options: &Options, disk: &dyn Disk) -> Result<Box<dyn Lock>> {
     let is_held = |error: &disk::Error| error.source.kind() == std::io::ErrorKind::WouldBlock;
-    disk.lock(&options.data_dir.join("lock"))
-        .map_err(|error| if is_held(&error) { Error::Locked(error) } else { Error::Disk(error) })
+    disk.lock(&options.data_dir.join("lock")).map_err(|error| {
+        if is_held(&error) {
+            Error::Locked(error)
+        } else {
+            Error::Disk(error)
+        }
+    })
 }
 
 /// The store, as it is or built from a dump, but not yet what the log has beyond it.
@@ -129,7 +147,11 @@ fn open_state(options: &Options, disk: &dyn Disk, log: &Log) -> Result<(Ground, 
     let found = dump::list(disk, &dumps(options))?;
     let not_behind = |what: PathBuf, applied: u64| {
         let (last, what) = (log.last(), what.display().to_string());
-        if applied > last { Err(Error::Behind { last, what, applied }) } else { Ok(()) }
+        if applied > last {
+            Err(Error::Behind { last, what, applied })
+        } else {
+            Ok(())
+        }
     };
     if let Some(newest) = found.first() {
         not_behind(newest.path.clone(), newest.applied)?;
@@ -145,7 +167,10 @@ fn open_state(options: &Options, disk: &dyn Disk, log: &Log) -> Result<(Ground, 
         Err(why) => why,
     };
     if options.view != ViewKind::Memory && log.last() > 0 {
-        tracing::warn!(why, "the store cannot be used; it is built anew from dump and log");
+        tracing::warn!(
+            why,
+            "the store cannot be used; it is built anew from dump and log"
+        );
     }
     let mut store = fresh(options, log.cluster())?;
     if !load_newest(disk, &found, log.first() - 1, &mut *store)? && log.first() > 1 {
@@ -156,7 +181,9 @@ fn open_state(options: &Options, disk: &dyn Disk, log: &Log) -> Result<(Ground, 
 
 /// The store that is there, or why there is none to use.
 fn existing(options: &Options, cluster: ClusterId) -> std::result::Result<Box<dyn Store>, String> {
-    let ViewKind::Sled { cache_bytes } = options.view else { return Err("it was in memory".into()) };
+    let ViewKind::Sled { cache_bytes } = options.view else {
+        return Err("it was in memory".into());
+    };
     match SledStore::open(&view(options), cluster, cache_bytes) {
         Sled::Good(store) => Ok(Box::new(store)),
         Sled::Missing => Err("it is missing".into()),
@@ -166,7 +193,9 @@ fn existing(options: &Options, cluster: ClusterId) -> std::result::Result<Box<dy
 
 /// An empty store; what was in its place is moved aside.
 fn fresh(options: &Options, cluster: ClusterId) -> Result<Box<dyn Store>> {
-    let ViewKind::Sled { cache_bytes } = options.view else { return Ok(Box::new(MemoryStore::new())) };
+    let ViewKind::Sled { cache_bytes } = options.view else {
+        return Ok(Box::new(MemoryStore::new()));
+    };
     let path = view(options);
     SledStore::set_aside(&path)?;
     Ok(Box::new(SledStore::create(&path, cluster, cache_bytes)?))
@@ -205,12 +234,19 @@ struct Replay<'a> {
 
 impl<'a> Replay<'a> {
     fn onto(ground: &'a Ground) -> Self {
-        Replay { ground, payloads: Vec::new() }
+        Replay {
+            ground,
+            payloads: Vec::new(),
+        }
     }
 
     fn add(&mut self, entry: Entry) -> std::result::Result<(), Broken> {
         self.payloads.push(entry.payload);
-        if self.payloads.len() >= REPLAY_GROUP { self.flush() } else { Ok(()) }
+        if self.payloads.len() >= REPLAY_GROUP {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn flush(&mut self) -> std::result::Result<(), Broken> {
@@ -226,12 +262,18 @@ impl<'a> Replay<'a> {
 fn recover(options: &Options, place: &Place) -> Result<()> {
     let disk = &place.disk;
     let found = dump::list(&**disk, &dumps(options))?;
-    let readers = found.iter().filter_map(|dump| Reader::open(&**disk, &dump.path).ok());
+    let readers = found
+        .iter()
+        .filter_map(|dump| Reader::open(&**disk, &dump.path).ok());
     let dumped = readers.map(|reader| reader.header()).next();
     let logged = log::salvage(place, u64::MAX, |_| Ok::<_, log::Error>(()))?;
-    let clusters = logged.map(|(_, cluster)| cluster).or(dumped.map(|header| header.cluster));
+    let clusters = logged
+        .map(|(_, cluster)| cluster)
+        .or(dumped.map(|header| header.cluster));
     let cluster = clusters.ok_or(Error::Nothing)?;
-    let term = logged.map_or(0, |(term, _)| term).max(dumped.map_or(0, |header| header.term));
+    let term = logged
+        .map_or(0, |(term, _)| term)
+        .max(dumped.map_or(0, |header| header.term));
     let store = match existing(options, cluster) {
         Ok(store) => store,
         Err(_) => {
@@ -244,10 +286,16 @@ fn recover(options: &Options, place: &Place) -> Result<()> {
     let mut replay = Replay::onto(&ground);
     log::salvage(place, ground.applied() + 1, |entry| replay.add(entry))?;
     replay.flush()?;
-    let header = dump::Header { cluster, applied: ground.pin(), term };
+    let header = dump::Header {
+        cluster,
+        applied: ground.pin(),
+        term,
+    };
     let mut writer = dump::Writer::begin(disk.clone(), &dumps(options), header)?;
     while let Some(entries) = ground.take(PIECE_BYTES)? {
-        entries.iter().try_for_each(|(key, value)| writer.add(key, value))?;
+        entries
+            .iter()
+            .try_for_each(|(key, value)| writer.add(key, value))?;
     }
     writer.finish()?;
     ground.checkpointer().checkpoint()?;

@@ -85,7 +85,11 @@ impl Header {
         }
         let mut cluster = ClusterId::default();
         fields.copy_to_slice(&mut cluster.0);
-        Ok(Header { cluster, applied: fields.get_u64_le(), term: fields.get_u64_le() })
+        Ok(Header {
+            cluster,
+            applied: fields.get_u64_le(),
+            term: fields.get_u64_le(),
+        })
     }
 }
 
@@ -120,7 +124,9 @@ impl Tally {
 }
 
 fn framed(length: usize, body: &[u8]) -> (Vec<u8>, u32) {
-    let length = u32::try_from(length).expect("a block is far below 4 GiB").to_le_bytes();
+    let length = u32::try_from(length)
+        .expect("a block is far below 4 GiB")
+        .to_le_bytes();
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&length);
     hasher.update(body);
@@ -176,12 +182,18 @@ impl Writer {
     /// # Panics
     /// If the key has 64 KiB or more.
     pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.block.put_u16_le(u16::try_from(key.len()).expect("keys are short"));
-        self.block.put_u32_le(u32::try_from(value.len()).expect("values are short"));
+        self.block
+            .put_u16_le(u16::try_from(key.len()).expect("keys are short"));
+        self.block
+            .put_u32_le(u32::try_from(value.len()).expect("values are short"));
         self.block.put_slice(key);
         self.block.put_slice(value);
         self.block_entries += 1;
-        if self.block.len() >= BLOCK_BYTES { self.write_block() } else { Ok(()) }
+        if self.block.len() >= BLOCK_BYTES {
+            self.write_block()
+        } else {
+            Ok(())
+        }
     }
 
     fn write_block(&mut self) -> Result<()> {
@@ -266,13 +278,23 @@ impl Reader {
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Reader> {
         let file = disk.open(path, Open::ReadOnly)?;
         let mut bytes = [0; HEADER_BYTES];
-        let damaged = |what| Error::Damaged { path: path.to_owned(), what };
+        let damaged = |what| Error::Damaged {
+            path: path.to_owned(),
+            what,
+        };
         if file.read_at(&mut bytes, 0)? < HEADER_BYTES {
             return Err(damaged("its header is cut short"));
         }
         let header = Header::decode(&bytes).map_err(damaged)?;
         let tally = Tally::of(&bytes);
-        Ok(Reader { file, path: path.to_owned(), header, at: HEADER_BYTES as u64, tally, ended: false })
+        Ok(Reader {
+            file,
+            path: path.to_owned(),
+            header,
+            at: HEADER_BYTES as u64,
+            tally,
+            ended: false,
+        })
     }
 
     /// What the dump says of itself.
@@ -327,7 +349,10 @@ impl Reader {
     }
 
     fn damaged(&self, what: &'static str) -> Error {
-        Error::Damaged { path: self.path.clone(), what }
+        Error::Damaged {
+            path: self.path.clone(),
+            what,
+        }
     }
 }
 
@@ -349,10 +374,16 @@ mod tests {
     use super::*;
     use dfs_stdx::disk::{Fault, MemDisk};
 
-    const HEADER: Header = Header { cluster: ClusterId([7; 16]), applied: 9, term: 2 };
+    const HEADER: Header = Header {
+        cluster: ClusterId([7; 16]),
+        applied: 9,
+        term: 2,
+    };
 
     fn pairs(count: u16) -> Vec<Pair> {
-        (0..count).map(|n| (n.to_be_bytes().to_vec(), vec![n as u8; 900])).collect()
+        (0..count)
+            .map(|n| (n.to_be_bytes().to_vec(), vec![n as u8; 900]))
+            .collect()
     }
 
     fn dumped(disk: &MemDisk, header: Header, pairs: &[Pair]) -> Result<Vec<Found>> {
@@ -406,12 +437,27 @@ mod tests {
         let block = b"\x01\0\x02\0\0\0kvw";
         let block_crc = crc32fast::hash(&[&[9, 0, 0, 0], block.as_slice()].concat()).to_le_bytes();
         let digest = crc32fast::hash(&[header_crc, block_crc].concat()).to_le_bytes();
-        let footer = [&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], digest.as_slice()].concat();
+        let footer = [
+            &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+            digest.as_slice(),
+        ]
+        .concat();
         let footer_crc = crc32fast::hash(&[[0; 4].as_slice(), &footer].concat()).to_le_bytes();
-        let parts: [&[u8]; 8] =
-            [&header, &header_crc, &[9, 0, 0, 0], &block_crc, block, &[0; 4], &footer_crc, &footer];
+        let parts: [&[u8]; 8] = [
+            &header,
+            &header_crc,
+            &[9, 0, 0, 0],
+            &block_crc,
+            block,
+            &[0; 4],
+            &footer_crc,
+            &footer,
+        ];
         let mut bytes = vec![0; usize::try_from(found[0].bytes).unwrap()];
-        disk.open(&found[0].path, Open::ReadOnly).unwrap().read_at(&mut bytes, 0).unwrap();
+        disk.open(&found[0].path, Open::ReadOnly)
+            .unwrap()
+            .read_at(&mut bytes, 0)
+            .unwrap();
         assert_eq!(bytes, parts.concat());
     }
 
@@ -422,14 +468,20 @@ mod tests {
         let path = &found[0].path;
         for offset in 0..found[0].bytes {
             assert!(disk.rot(path, offset, 2));
-            assert!(matches!(read(&disk, path), Err(Error::Damaged { .. })), "flip at {offset}");
+            assert!(
+                matches!(read(&disk, path), Err(Error::Damaged { .. })),
+                "flip at {offset}"
+            );
             assert!(disk.rot(path, offset, 2));
         }
         assert_eq!(read(&disk, path).unwrap(), pairs(3));
         let file = disk.open(path, Open::Existing).unwrap();
         for length in (0..found[0].bytes).rev() {
             file.set_length(length).unwrap();
-            assert!(matches!(read(&disk, path), Err(Error::Damaged { .. })), "cut at {length}");
+            assert!(
+                matches!(read(&disk, path), Err(Error::Damaged { .. })),
+                "cut at {length}"
+            );
         }
     }
 
@@ -439,7 +491,18 @@ mod tests {
         dumped(&disk, HEADER, &pairs(3)).unwrap();
         for operation in ["write_at", "sync_data", "rename", "sync_dir"] {
             disk.fault(Fault::io(operation).times(1));
-            assert!(dumped(&disk, Header { applied: 20, ..HEADER }, &pairs(2)).is_err(), "{operation}");
+            assert!(
+                dumped(
+                    &disk,
+                    Header {
+                        applied: 20,
+                        ..HEADER
+                    },
+                    &pairs(2)
+                )
+                .is_err(),
+                "{operation}"
+            );
             let oldest = list(&disk, Path::new("/dumps")).unwrap().pop().unwrap();
             assert_eq!(read(&disk, &oldest.path).unwrap(), pairs(3));
         }

@@ -37,7 +37,10 @@ impl Ground {
     /// Shares the store.
     #[must_use]
     pub fn new(store: Box<dyn Store>) -> Self {
-        Ground { store: RwLock::new(store), pin: Mutex::new(None) }
+        Ground {
+            store: RwLock::new(store),
+            pin: Mutex::new(None),
+        }
     }
 
     /// What `walk` makes of the store, none of which changes while it walks.
@@ -54,7 +57,10 @@ impl Ground {
     /// Index of the last command in the store.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        self.store.read().unwrap_or_else(PoisonError::into_inner).applied()
+        self.store
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .applied()
     }
 
     /// Commits a batch.
@@ -76,14 +82,22 @@ impl Ground {
     /// See [`Store::checkpointer`].
     #[must_use]
     pub fn checkpointer(&self) -> Box<dyn Checkpoint> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner).checkpointer()
+        self.store
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .checkpointer()
     }
 
     /// Pins the entries for [`Ground::take`], in place of an earlier pin. Returns the index of the last command in them.
     pub fn pin(&self) -> u64 {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         let (from, expected) = (FIRST.to_vec(), store.tally());
-        let pin = Pin { from, taken: Tally::default(), expected, before: BTreeMap::new() };
+        let pin = Pin {
+            from,
+            taken: Tally::default(),
+            expected,
+            before: BTreeMap::new(),
+        };
         *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(pin);
         store.applied()
     }
@@ -132,9 +146,10 @@ impl Ground {
 
 fn check(found: Tally, expected: Option<Tally>) -> Result<()> {
     match expected {
-        Some(expected) if expected != found => {
-            Err(Error(format!("it holds {} entries where {} should be, or others", found.entries, expected.entries)))
-        }
+        Some(expected) if expected != found => Err(Error(format!(
+            "it holds {} entries where {} should be, or others",
+            found.entries, expected.entries
+        ))),
         _ => Ok(()),
     }
 }
@@ -153,7 +168,11 @@ mod tests {
         let mut batch = Batch::default();
         for _ in 0..rng.below(6) {
             let key = vec![1 + rng.below(4) as u8, rng.below(40) as u8];
-            if rng.below(3) == 0 { batch.remove(key) } else { batch.put(key, rng.u64().to_le_bytes().to_vec()) }
+            if rng.below(3) == 0 {
+                batch.remove(key)
+            } else {
+                batch.put(key, rng.u64().to_le_bytes().to_vec())
+            }
         }
         batch
     }

@@ -66,7 +66,9 @@ impl SledStore {
             return Opened::Unusable(format!("an earlier start failed on it: {why}"));
         }
         let folder = path.to_owned();
-        match tried(&suspect, move || Self::open_and_check(&folder, cluster, cache_bytes)) {
+        match tried(&suspect, move || {
+            Self::open_and_check(&folder, cluster, cache_bytes)
+        }) {
             Ok(Ok(store)) => Opened::Good(store),
             Ok(Err(why)) => Opened::Unusable(why),
             Err(panic) => Opened::Unusable(format!("it panicked at the opening: {panic}")),
@@ -79,7 +81,10 @@ impl SledStore {
         cache_bytes: u64,
     ) -> std::result::Result<Self, String> {
         let tree = open_tree(path, cache_bytes).map_err(|error| error.to_string())?;
-        let own = tree.get(OWN).map_err(|error| error.to_string())?.ok_or("it was never finished")?;
+        let own = tree
+            .get(OWN)
+            .map_err(|error| error.to_string())?
+            .ok_or("it was never finished")?;
         let own = Own::decode(&own)?;
         if own.cluster != cluster {
             return Err(format!("it belongs to cluster {}", own.cluster));
@@ -87,7 +92,9 @@ impl SledStore {
         let found = walked(&tree).map_err(|error| error.to_string())?;
         if found != own.tally {
             let (found, expected) = (found.entries, own.tally.entries);
-            return Err(format!("it holds {found} entries where {expected} should be, or others"));
+            return Err(format!(
+                "it holds {found} entries where {expected} should be, or others"
+            ));
         }
         if own.applied == 0 && found.entries > 0 {
             return Err("a dump was not loaded to its end".into());
@@ -100,9 +107,17 @@ impl SledStore {
     /// # Errors
     /// If the disk fails.
     pub fn create(path: &Path, cluster: ClusterId, cache_bytes: u64) -> Result<SledStore> {
-        assert!(!path.exists(), "a store is made where there is none: {}", path.display());
+        assert!(
+            !path.exists(),
+            "a store is made where there is none: {}",
+            path.display()
+        );
         let tree = open_tree(path, cache_bytes).map_err(failed)?;
-        let own = Own { cluster, applied: 0, tally: Tally::default() };
+        let own = Own {
+            cluster,
+            applied: 0,
+            tally: Tally::default(),
+        };
         tree.insert(OWN, own.encode()).map_err(failed)?;
         let store = Self::with(tree, path, own);
         store.checkpointer().checkpoint()?;
@@ -113,8 +128,18 @@ impl SledStore {
     }
 
     fn with(tree: sled::Db, path: &Path, own: Own) -> SledStore {
-        let Own { cluster, applied, tally } = own;
-        SledStore { tree, cluster, applied: Arc::new(AtomicU64::new(applied)), tally, suspect: Suspect::of(path) }
+        let Own {
+            cluster,
+            applied,
+            tally,
+        } = own;
+        SledStore {
+            tree,
+            cluster,
+            applied: Arc::new(AtomicU64::new(applied)),
+            tally,
+            suspect: Suspect::of(path),
+        }
     }
 
     /// Moves what is at `path` (if anything) aside, in place of what was moved before, so that a new store can be made there.
@@ -161,7 +186,9 @@ impl Store for SledStore {
         }
         let mut range = self.tree.range(start..end);
         Box::new(std::iter::from_fn(move || {
-            self.read(|_| range.next().transpose()).map(|entry| entry.map(pair)).transpose()
+            self.read(|_| range.next().transpose())
+                .map(|entry| entry.map(pair))
+                .transpose()
         }))
     }
 
@@ -169,7 +196,9 @@ impl Store for SledStore {
         if start >= end {
             return Ok(None);
         }
-        Ok(self.read(|tree| tree.range(start..end).next_back().transpose())?.map(pair))
+        Ok(self
+            .read(|tree| tree.range(start..end).next_back().transpose())?
+            .map(pair))
     }
 
     fn applied(&self) -> u64 {
@@ -181,7 +210,11 @@ impl Store for SledStore {
     }
 
     fn commit(&mut self, batch: &Batch, applied: u64) -> Result<()> {
-        assert!(applied >= self.applied(), "the applied index went from {} to {applied}", self.applied());
+        assert!(
+            applied >= self.applied(),
+            "the applied index went from {} to {applied}",
+            self.applied()
+        );
         let mut changes = sled::Batch::default();
         let mut tally = self.tally;
         for (key, value) in batch.iter() {
@@ -197,7 +230,15 @@ impl Store for SledStore {
                 None => changes.remove(key),
             }
         }
-        changes.insert(OWN, Own { cluster: self.cluster, applied, tally }.encode());
+        changes.insert(
+            OWN,
+            Own {
+                cluster: self.cluster,
+                applied,
+                tally,
+            }
+            .encode(),
+        );
         self.read(|tree| tree.apply_batch(changes))?;
         self.tally = tally;
         self.applied.store(applied, Ordering::Release);
@@ -206,7 +247,11 @@ impl Store for SledStore {
 
     fn checkpointer(&self) -> Box<dyn Checkpoint> {
         let (tree, applied) = (self.tree.clone(), self.applied.clone());
-        Box::new(SledCheckpoint { tree, applied, suspect: self.suspect.clone() })
+        Box::new(SledCheckpoint {
+            tree,
+            applied,
+            suspect: self.suspect.clone(),
+        })
     }
 }
 
@@ -227,7 +272,11 @@ impl Checkpoint for SledCheckpoint {
 }
 
 fn open_tree(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
-    sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None).open()
+    sled::Config::new()
+        .path(path)
+        .cache_capacity(cache_bytes)
+        .flush_every_ms(None)
+        .open()
 }
 
 /// The store's own record.
@@ -256,7 +305,14 @@ impl Own {
         let mut cluster = ClusterId::default();
         own.copy_to_slice(&mut cluster.0);
         let applied = own.get_u64_le();
-        Ok(Own { cluster, applied, tally: Tally { entries: own.get_u64_le(), sum: own.get_u64_le() } })
+        Ok(Own {
+            cluster,
+            applied,
+            tally: Tally {
+                entries: own.get_u64_le(),
+                sum: own.get_u64_le(),
+            },
+        })
     }
 }
 

@@ -55,7 +55,13 @@ mod tests {
     fn the_sum_is_this_one_for_ever() {
         let mut tally = Tally::default();
         tally.add(b"key", b"value");
-        assert_eq!(tally, Tally { entries: 1, sum: 16_489_338_817_456_510_077 });
+        assert_eq!(
+            tally,
+            Tally {
+                entries: 1,
+                sum: 16_489_338_817_456_510_077
+            }
+        );
     }
 
     #[test]

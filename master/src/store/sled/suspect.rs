@@ -69,7 +69,13 @@ impl Suspect {
 
 /// Calls sled; a panic in it marks the store.
 pub(super) fn watched<T>(suspect: &Suspect, call: impl FnOnce() -> T) -> T {
-    in_call(Call { suspect: suspect.clone(), trial: None }, call)
+    in_call(
+        Call {
+            suspect: suspect.clone(),
+            trial: None,
+        },
+        call,
+    )
 }
 
 /// Calls sled where a panic is to be expected: on a thread that a panic stops for ever, in place of the process.
@@ -80,7 +86,10 @@ pub(super) fn tried<T: Send + 'static>(
 ) -> Result<T, String> {
     let (panicked, report) = sync_channel(1);
     let (returned, result) = sync_channel(1);
-    let trial = Call { suspect: suspect.clone(), trial: Some(panicked) };
+    let trial = Call {
+        suspect: suspect.clone(),
+        trial: Some(panicked),
+    };
     let work = move || {
         // Nobody listens only if the panic was reported already, and then this is not reached.
         let _ = returned.send(in_call(trial, call));
@@ -92,7 +101,9 @@ pub(super) fn tried<T: Send + 'static>(
     // The reporting end is dropped with the call when it returns.
     match report.recv() {
         Ok(panic) => Err(panic),
-        Err(_) => result.recv().map_err(|_| "its opening ended without a result".into()),
+        Err(_) => result
+            .recv()
+            .map_err(|_| "its opening ended without a result".into()),
     }
 }
 
@@ -105,7 +116,9 @@ fn in_call<T>(call: Call, work: impl FnOnce() -> T) -> T {
                 suspect.note(&info.to_string());
                 others(info);
             }
-            Some(Call { trial: Some(report), .. }) => {
+            Some(Call {
+                trial: Some(report), ..
+            }) => {
                 // A full or closed channel: reported before, or nobody waits.
                 let _ = report.try_send(info.to_string());
                 // Where a panic unwinds (in tests) it ends this thread and no more.

@@ -39,7 +39,11 @@ fn assert_holds_what_it_says(store: &SledStore) {
     }
     let found: Vec<Pair> = store.scan(&[1], &[0xff]).map(|entry| entry.unwrap()).collect();
     assert_eq!(Some(found.iter().collect()), store.tally());
-    assert!(found.into_iter().eq(expected), "the store at {} is wrong and does not say so", store.applied());
+    assert!(
+        found.into_iter().eq(expected),
+        "the store at {} is wrong and does not say so",
+        store.applied()
+    );
 }
 
 fn created(folder: &Path) -> SledStore {
@@ -120,7 +124,10 @@ fn one_of_another_cluster_or_half_loaded_or_suspect_is_not_used() {
     commit(&mut store, 1, 2);
     drop(store);
     assert_eq!(good(&path).applied(), 2, "nothing is suspect any more");
-    assert!(SledStore::set_aside(&path).is_ok(), "an older one set aside is replaced");
+    assert!(
+        SledStore::set_aside(&path).is_ok(),
+        "an older one set aside is replaced"
+    );
 }
 
 #[test]
@@ -152,8 +159,8 @@ fn a_panic_inside_sled_marks_the_store() {
 fn a_panic_at_the_opening_is_survived_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let suspect = Suspect::of(&folder.path().join("view"));
-    assert_eq!(suspect::tried(&suspect, || 5), Ok(5));
-    let panicked = suspect::tried(&suspect, || panic!("a bad snapshot"));
+    assert_eq!(tried(&suspect, || 5), Ok(5));
+    let panicked = tried(&suspect, || panic!("a bad snapshot"));
     assert!(panicked.is_err_and(|text: String| text.contains("a bad snapshot")));
     assert_eq!(suspect.reason(), None, "it is not used, so nobody need be warned");
 }
@@ -192,7 +199,11 @@ fn a_damaged_file_is_never_believed_silently() {
     for round in 0..40 {
         let good = opens_damaged(&path, &work, |bytes| {
             let at = rng.below(bytes.len() as u64) as usize;
-            if round % 4 == 0 { bytes.truncate(at) } else { bytes[at] ^= 1 << rng.below(8) }
+            if round % 4 == 0 {
+                bytes.truncate(at)
+            } else {
+                bytes[at] ^= 1 << rng.below(8)
+            }
         });
         refused += u32::from(!good);
     }
