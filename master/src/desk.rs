@@ -114,7 +114,8 @@ impl Desk {
     /// # Errors
     /// The state's refusal, or the log's failure.
     pub async fn log(&self, command: Command) -> Result<Reply> {
-        self.ground.propose(command).await
+        let (_, outcome) = self.ground.propose(&command).await?;
+        outcome
     }
 
     /// Logs a change of the master's own and returns what came of it.
@@ -134,7 +135,7 @@ impl Desk {
         T: Send + 'static,
         F: FnOnce(&dyn Read) -> T + Send + 'static,
     {
-        self.ground.read(ask).await
+        self.ground.read(|view| ask(view))
     }
 
     /// Asks the hard state, and says as of which command.
@@ -146,7 +147,7 @@ impl Desk {
         T: Send + 'static,
         F: FnOnce(&dyn Read) -> T + Send + 'static,
     {
-        self.ground.read_indexed(ask).await
+        self.ground.read(|view| (view.applied(), ask(view)))
     }
 
     /// A chunk's record.

@@ -16,7 +16,7 @@ pub mod state;
 pub mod steward;
 pub mod store;
 
-use applier::Handle;
+use applier::{Applier, Handle, Options};
 use command::{Change, Command, Genesis};
 use desk::Desk;
 use dfs_proto::limits::Parameters;
@@ -33,17 +33,7 @@ use tokio::task::JoinHandle;
 /// Mode of a new cluster's root directory: everyone may make files in it, as in /tmp.
 const ROOT_MODE: u32 = 0o1777;
 
-/// Where the hard state is materialised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
-    /// In sled, with a cache of so many bytes.
-    Sled {
-        /// Bytes of memory.
-        cache_bytes: u64,
-    },
-    /// In memory: for simulations.
-    Memory,
-}
+pub use applier::ViewKind as View;
 
 /// How a master is started.
 #[derive(Clone, Debug)]
@@ -69,6 +59,7 @@ pub struct Master {
     stop: watch::Sender<bool>,
     served: JoinHandle<()>,
     rounds: JoinHandle<()>,
+    applier: Applier,
     desk: Arc<Desk>,
 }
 
@@ -78,6 +69,19 @@ impl Master {
     /// # Errors
     /// If its folder or its log cannot be used, or it cannot listen.
     pub async fn start(config: Config, world: World) -> Result<Master> {
+        Master::begin(config, world, false).await
+    }
+
+    /// As [`Master::start`], but goes on with what can be read of a damaged log: what was acknowledged after the
+    /// damage is lost.
+    ///
+    /// # Errors
+    /// As [`Master::start`].
+    pub async fn start_from_dump(config: Config, world: World) -> Result<Master> {
+        Master::begin(config, world, true).await
+    }
+
+    async fn begin(config: Config, world: World, recover_from_dump: bool) -> Result<Master> {
         if !config.parameters.are_valid() {
             return Err(Error::new(
                 Code::InvalidArgument,
@@ -86,7 +90,14 @@ impl Master {
         }
         let listener = listen(&config, &world).await?;
         let addr = config.advertise.clone().unwrap_or_else(|| listener.local_addr());
-        let ground = Handle::memory();
+        let options = Options {
+            view: config.view,
+            checkpoint_every: config.checkpoint_every,
+            recover_from_dump,
+            ..Options::new(&config.data_dir)
+        };
+        let applier = Applier::start(options, &world, ClusterId(world.rng.secret())).await?;
+        let ground = applier.handle();
         let cluster = born(&ground, &config, &world).await?;
         let desk = Arc::new(Desk::new(ground, cluster, world.clock, world.rng));
         recall(&desk).await?;
@@ -113,6 +124,7 @@ impl Master {
             stop,
             served,
             rounds,
+            applier,
             desk,
         })
     }
@@ -140,6 +152,12 @@ impl Master {
             self.served.abort();
         }
         self.rounds.abort();
+        self.applier.stop().await;
+    }
+
+    /// Waits until the master cannot go on (its log or store failed), and says why. The process should end.
+    pub async fn failed(&self) -> String {
+        self.desk.ground.failed().await
     }
 }
 
@@ -154,12 +172,12 @@ async fn listen(config: &Config, world: &World) -> Result<Box<dyn Listener>> {
 
 /// Who this master is: from its state, or new.
 async fn born(ground: &Handle, config: &Config, world: &World) -> Result<(ClusterId, Parameters)> {
-    if let Some(known) = ground.read(state::cluster).await? {
+    if let Some(known) = ground.read(|view| state::cluster(view))? {
         let id = ClusterId::from_slice(&known.id)
             .ok_or_else(|| Error::new(Code::Internal, "the stored cluster id does not have 16 bytes"))?;
         return Ok((id, known.parameters.into()));
     }
-    let cluster = ClusterId(world.rng.secret());
+    let cluster = ground.cluster();
     let genesis = Genesis {
         cluster: cluster.0.to_vec(),
         parameters: Some(config.parameters.into()),
@@ -169,8 +187,9 @@ async fn born(ground: &Handle, config: &Config, world: &World) -> Result<(Cluste
     };
     let now_ns = i64::try_from(world.clock.wall_ns()).unwrap_or(i64::MAX);
     ground
-        .propose(Command::internal(now_ns, Change::from(genesis)))
-        .await?;
+        .propose(&Command::internal(now_ns, Change::from(genesis)))
+        .await?
+        .1?;
     tracing::info!(%cluster, "a cluster is born");
     Ok((cluster, config.parameters))
 }
