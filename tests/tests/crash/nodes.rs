@@ -232,7 +232,7 @@ impl Cluster {
             loop {
                 match Client::connect(&self.addr).await {
                     Ok(client) => return client,
-                    Err(_) => sleep(POLL).await,
+                    Err(_) => sleep(POLL / 4).await,
                 }
             }
         });
