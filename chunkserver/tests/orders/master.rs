@@ -70,7 +70,7 @@ impl Master {
     /// The server's session, once its inventory was compared and a heartbeat answered after that.
     pub(crate) async fn session(&self, node: u32) -> Known {
         let ready = |k: &&Known| k.compared && k.down.is_some() && k.heartbeats.len() > 1;
-        until("a session", || {
+        until(&format!("a session of node {node}"), || {
             self.state().servers.get(&node).filter(ready).cloned()
         })
         .await
@@ -343,10 +343,11 @@ impl Sessions for Master {
                     body: Some(registered),
                 }))
                 .await;
-            let down = down.downgrade();
+            let weak = down.downgrade();
+            drop(down);
             while let Ok(Some(report)) = reports.message().await {
                 let answer = master.hear(node, report.body.expect("a report"));
-                let (Some(body), Some(down)) = (answer, down.upgrade()) else {
+                let (Some(body), Some(down)) = (answer, weak.upgrade()) else {
                     continue;
                 };
                 let _ = down.send(Ok(pb::Down { body: Some(body) })).await;
