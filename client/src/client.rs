@@ -461,26 +461,4 @@ impl Inodes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_a_parent_and_a_name() {
-        for (path, parent, name) in [
-            (&b"/a"[..], &b"/"[..], &b"a"[..]),
-            (b"/a/b/", b"/a/", b"b"),
-            (b"//a//b", b"//a//", b"b"),
-        ] {
-            assert_eq!(split(path).unwrap(), (parent, name.to_vec()));
-        }
-        for bad in [&b"/"[..], b"", b"/a/..", b"/."] {
-            assert_eq!(split(bad).unwrap_err().code, Code::InvalidArgument);
-        }
-    }
-
-    #[test]
-    fn a_relative_path_is_refused() {
-        assert_eq!(absolute(b"a/b").unwrap_err().code, Code::InvalidArgument);
-        assert!(absolute(b"/").is_ok());
-    }
-}
+mod tests;

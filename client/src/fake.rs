@@ -122,6 +122,8 @@ pub(crate) struct State {
     pub(crate) faults: BTreeMap<u32, Faults>,
     pub(crate) next: u64,
     pub(crate) session: u64,
+    /// The session that was renewed last.
+    pub(crate) renewed: u64,
     /// Answers by (client, sequence), as the master keeps them.
     pub(crate) answered: BTreeMap<(u64, u64), dfs_proto::pb::MutateReply>,
     /// Replies of changes that are lost after they were made.

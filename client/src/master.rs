@@ -415,3 +415,6 @@ async fn keep_alive(inner: Weak<Inner>, every: Duration) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

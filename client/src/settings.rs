@@ -166,7 +166,7 @@ impl OpenOptions {
     /// What cannot be, as open(2) says.
     pub(crate) fn check(&self) -> Result<()> {
         let writes = self.write || self.append;
-        if !self.read && !writes || (self.truncate || self.create || self.create_new) && !writes {
+        if !writes && (!self.read || self.truncate || self.create || self.create_new) {
             return Err(Error::new(
                 Code::InvalidArgument,
                 "these open options make no sense together",

@@ -358,7 +358,9 @@ impl Namespace for Cluster {
         &self,
         request: Request<pb::RenewRequest>,
     ) -> std::result::Result<Response<pb::RenewReply>, Status> {
-        self.require_session(request.get_ref().client)?;
+        let client = request.get_ref().client;
+        self.require_session(client)?;
+        self.state().renewed = client;
         Ok(Response::new(pb::RenewReply {}))
     }
 
