@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Print the settings as they would count, and end
     #[arg(long)]
     print_config: bool,
+    /// Go on, once, with what can be read of a damaged log; what was acknowledged after the damage is lost
+    #[arg(long)]
+    recover_from_dump: bool,
     #[command(flatten)]
     layer: MasterLayer,
 }
@@ -55,9 +58,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
         checkpoint_every: CHECKPOINT_EVERY,
     };
     let world = World::real("dfs-master", BLOCKING_THREADS);
-    let master = Master::start(config, world).await.map_err(Failure::from)?;
+    let started = if args.recover_from_dump {
+        Master::start_from_dump(config, world).await
+    } else {
+        Master::start(config, world).await
+    };
+    let master = started.map_err(Failure::from)?;
     tracing::info!(addr = %master.addr(), "master serves");
-    node::stop_requested().await?;
+    tokio::select! {
+        asked = node::stop_requested() => asked?,
+        why = master.failed() => return Err(dfs_proto::Error::new(dfs_proto::Code::Unavailable, why).into()),
+    }
     master.stop().await;
     tracing::info!("master stopped");
     Ok(Exit::Ok)

@@ -152,3 +152,78 @@ impl<Over: Iterator<Item = (Key, Option<Value>)>> Iterator for Merge<'_, Over> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MemoryStore, Store, View};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Writes of a key of two small bytes, or its removal.
+    fn writes() -> impl Strategy<Value = Vec<(Key, Option<Value>)>> {
+        let key = prop::collection::vec(1..4_u8, 1..3);
+        prop::collection::vec(
+            (key, prop::option::of(prop::collection::vec(any::<u8>(), 0..3))),
+            0..12,
+        )
+    }
+
+    fn write(txn: &mut Txn<'_>, map: &mut BTreeMap<Key, Value>, writes: &[(Key, Option<Value>)]) {
+        for (key, value) in writes {
+            match value {
+                Some(value) => {
+                    txn.put(key.clone(), value.clone());
+                    map.insert(key.clone(), value.clone());
+                }
+                None => {
+                    txn.remove(key.clone());
+                    map.remove(key);
+                }
+            }
+        }
+    }
+
+    fn assert_reads_as(read: &dyn Read, map: &BTreeMap<Key, Value>) {
+        let bounds = || (0..5_u8).flat_map(|a| [vec![a], vec![a, 2]]);
+        for start in bounds() {
+            assert_eq!(read.get(&start), map.get(&start).cloned());
+            for end in bounds() {
+                let inside = |key: &Key| *key >= start && *key < end;
+                let expected: Vec<Pair> = map
+                    .iter()
+                    .filter(|(key, _)| inside(key))
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect();
+                assert_eq!(read.last(&start, &end), expected.last().cloned());
+                assert_eq!(read.scan(&start, &end).collect::<Vec<_>>(), expected);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn transactions_over_transactions_read_as_one_map(below in writes(), group in writes(), command in writes()) {
+            let (mut store, mut map) = (MemoryStore::new(), BTreeMap::new());
+            let empty = MemoryStore::new();
+            let nothing = View::new(&empty);
+            let mut first = Txn::new(&nothing);
+            write(&mut first, &mut map, &below);
+            store.commit(&first.into_batch(), 1).unwrap();
+            let view = View::new(&store);
+            assert_reads_as(&view, &map);
+            let mut outer = Txn::new(&view);
+            write(&mut outer, &mut map, &group);
+            assert_reads_as(&outer, &map);
+            let before = map.clone();
+            let mut inner = Txn::new(&outer);
+            write(&mut inner, &mut map, &command);
+            assert_reads_as(&inner, &map);
+            let batch = inner.into_batch();
+            assert_reads_as(&outer, &before);
+            outer.absorb(batch);
+            assert_reads_as(&outer, &map);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The seams, real and fake, against their suites; and what only the fake disk can do.
 
-use dfs_master::store::MemoryStore;
+use dfs_master::store::{MemoryStore, SledStore};
+use dfs_proto::ClusterId;
 use dfs_proto::net::{Listen, Tcp};
 use dfs_stdx::blocking::Pool;
 use dfs_stdx::disk::{Disk, MemDisk, Open, OsDisk, Surviving};
@@ -72,6 +73,17 @@ fn both_sources_of_chance_conform() {
 #[test]
 fn the_store_in_memory_conforms() {
     suites::store::conformance(|| Box::new(MemoryStore::new()));
+}
+
+#[test]
+fn the_store_in_sled_conforms() {
+    let root = tempfile::tempdir().unwrap();
+    let count = Cell::new(0);
+    suites::store::conformance(|| {
+        count.set(count.get() + 1);
+        let path = root.path().join(count.get().to_string());
+        Box::new(SledStore::create(&path, ClusterId([1; 16]), 1 << 20).unwrap())
+    });
 }
 
 #[tokio::test]
