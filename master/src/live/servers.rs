@@ -244,6 +244,14 @@ impl Servers {
         }
     }
 
+    /// True if it is known that this disk failed for good.
+    #[must_use]
+    pub fn has_failed(&self, node: NodeId, disk: &[u8]) -> bool {
+        self.known
+            .get(&node)
+            .is_some_and(|s| s.failed_disks.contains(disk))
+    }
+
     /// Its inventory was compared from end to end.
     pub fn compared(&mut self, node: NodeId, number: u64) {
         let connection = self.known.get_mut(&node).and_then(|s| s.connection.as_mut());

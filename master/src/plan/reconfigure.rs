@@ -267,7 +267,12 @@ impl Change {
                 ..Supersede::default()
             });
         }
-        let unwell: BTreeSet<NodeId> = self.unwell.iter().filter(|n| members.contains(n)).copied().collect();
+        let unwell: BTreeSet<NodeId> = self
+            .unwell
+            .iter()
+            .filter(|n| members.contains(n))
+            .copied()
+            .collect();
         if !unwell.is_empty() {
             return Some(Supersede {
                 unwell,
@@ -379,21 +384,17 @@ impl Change {
         }
     }
 
-    /// Members that lack much are left out if someone else stays.
+    /// Members that lack much are left out, and those whose file cannot be used: someone else stays.
     fn leave_out(&self, source: Source) -> Option<Step> {
         let length = self.adopted.get(&source.node).map_or(0, |a| a.length);
         let lacks = |n: &&NodeId| {
             let a = self.adopted.get(n).expect("all members have answered");
-            !self.is_whole(a) && !self.is_lost(a) && !self.proposal.based.contains(n)
+            let usable = self.is_whole(a) || self.is_lost(a) || self.proposal.based.contains(n);
+            !usable && (a.kind == Kind::Broken || length > DIFFERENCE_BYTES_MAX)
         };
-        let without: BTreeMap<NodeId, Word> = self
-            .proposal
-            .members
-            .iter()
-            .filter(lacks)
-            .map(|n| (*n, Word::Itself))
-            .collect();
-        (length > DIFFERENCE_BYTES_MAX && !without.is_empty()).then_some(Step::Supersede(Supersede {
+        let members = self.proposal.members.iter();
+        let without: BTreeMap<NodeId, Word> = members.filter(lacks).map(|n| (*n, Word::Itself)).collect();
+        (!without.is_empty()).then_some(Step::Supersede(Supersede {
             without,
             why: "a member lacks much",
             ..Supersede::default()

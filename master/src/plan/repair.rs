@@ -54,6 +54,8 @@ pub struct Chunk {
     pub writing: bool,
     /// A writer went away without giving its grant back, or wrote more than was committed.
     pub abandoned: bool,
+    /// A server that may have a replica nobody has told of went away, or has not come yet, and may return.
+    pub someone_away: bool,
     /// Active members in chain order.
     pub members: Vec<Holder>,
     /// Other servers with a replica, best base for a copy first.
@@ -180,7 +182,7 @@ fn under_goal(chunk: &Chunk, patience: &Patience) -> Need {
     }
     let may_return = |h: &&Holder| !h.session.is_connected() && h.for_ms < waited_ms;
     let settling = |h: &&Holder| h.session.is_connected();
-    if !alone && chunk.others.iter().any(|h| may_return(&h) || settling(&h)) {
+    if !alone && (chunk.someone_away || chunk.others.iter().any(|h| may_return(&h) || settling(&h))) {
         return Need::Nothing;
     }
     Need::Join(None)
@@ -257,6 +259,7 @@ mod tests {
             frozen: false,
             writing: false,
             abandoned: false,
+            someone_away: false,
             members,
             others,
         }
@@ -352,6 +355,20 @@ mod tests {
             need(&chunk(vec![holder(1), holder(2)], vec![away(3, 80_000)])),
             Need::Nothing
         );
+    }
+
+    #[test]
+    fn after_a_masters_restart_those_who_have_not_come_yet_are_awaited() {
+        let c = Chunk {
+            someone_away: true,
+            ..chunk(vec![holder(1), holder(2)], vec![])
+        };
+        assert_eq!(need(&c), Need::Nothing);
+        let one_left = Chunk {
+            someone_away: true,
+            ..chunk(vec![holder(1)], vec![])
+        };
+        assert_eq!(need(&one_left), Need::Join(None));
     }
 
     #[test]

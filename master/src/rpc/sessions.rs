@@ -172,10 +172,7 @@ impl Session {
                 self.door.desk.answered(self.node, id, orders::answer(done));
                 Ok(())
             }
-            Up::Trouble(trouble) => {
-                self.trouble(trouble).await;
-                Ok(())
-            }
+            Up::Trouble(trouble) => self.trouble(trouble).await,
         }
     }
 
@@ -260,7 +257,7 @@ impl Session {
         Ok(())
     }
 
-    async fn trouble(&self, trouble: pb::Trouble) {
+    async fn trouble(&self, trouble: pb::Trouble) -> std::result::Result<(), Why> {
         let (node, chunk, version) = (self.node, ChunkHandle(trouble.chunk), Version(trouble.version));
         let steward = &self.door.steward;
         let message = &trouble.message;
@@ -274,18 +271,7 @@ impl Session {
                 steward.bad_block(chunk, node);
             }
             Ok(pb::TroubleKind::TroubleDiskFailed) => {
-                tracing::error!(%node, message, "a disk has failed");
-                let failed = DiskFailed {
-                    node: node.0,
-                    disk: trouble.disk.to_vec(),
-                };
-                if let Err(error) = self.door.desk.propose(failed).await {
-                    tracing::error!(%node, %error, "the failed disk could not be logged");
-                }
-                if let Err(error) = learn(&self.door.desk, node).await {
-                    tracing::error!(%node, %error, "the server's record could not be read");
-                }
-                steward.wake();
+                return self.disk_failed(&trouble.disk, message).await;
             }
             Ok(pb::TroubleKind::TroublePromiseAbove) => {
                 tracing::error!(%node, %chunk, %version, message, "a promise above the newest proposal");
@@ -295,6 +281,28 @@ impl Session {
                 tracing::warn!(%node, %chunk, message, "an unknown trouble");
             }
         }
+        Ok(())
+    }
+
+    /// Logged once; then the server shows anew what it has left.
+    async fn disk_failed(&self, disk: &[u8], message: &str) -> std::result::Result<(), Why> {
+        let (node, desk) = (self.node, &self.door.desk);
+        if desk.live.lock().servers.has_failed(node, disk) {
+            return Ok(());
+        }
+        tracing::error!(%node, message, "a disk has failed");
+        let failed = DiskFailed {
+            node: node.0,
+            disk: disk.to_vec(),
+        };
+        if let Err(error) = desk.propose(failed).await {
+            tracing::error!(%node, %error, "the failed disk could not be logged");
+            return Ok(());
+        }
+        if let Err(error) = learn_all(desk).await {
+            tracing::error!(%node, %error, "the servers' records could not be read");
+        }
+        Err("a disk of it failed")
     }
 }
 
@@ -460,13 +468,6 @@ async fn learn_all(desk: &Desk) -> Result<()> {
     let mut live = desk.live.lock();
     for (node, record) in &all {
         live.servers.learn(*node, record);
-    }
-    Ok(())
-}
-
-async fn learn(desk: &Desk, node: NodeId) -> Result<()> {
-    if let Some(record) = desk.read(move |read| state::server(read, node)).await? {
-        desk.live.lock().servers.learn(node, &record);
     }
     Ok(())
 }

@@ -49,16 +49,17 @@ impl Steward {
         shunned.keys().copied().collect()
     }
 
-    async fn bring_in(self: &Arc<Self>, chunk: ChunkHandle, wanted: Option<NodeId>) -> Result<()> {
+    /// True if something was tried.
+    async fn bring_in(self: &Arc<Self>, chunk: ChunkHandle, wanted: Option<NodeId>) -> Result<bool> {
         let Some(record) = self.desk.chunk(chunk).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let shunned = self.shunned(self.desk.now());
         let Some(node) = wanted
             .filter(|n| !shunned.contains(n))
             .or_else(|| self.spare(chunk, &record))
         else {
-            return Ok(());
+            return Ok(false);
         };
         if record.active.length > DIFFERENCE_BYTES_MAX {
             let from: Vec<NodeId> = record
@@ -75,7 +76,7 @@ impl Steward {
                     .lock()
                     .expect("no panic while held")
                     .insert(node, until);
-                return Ok(());
+                return Ok(true);
             }
         }
         let reason = Reason {
@@ -89,7 +90,7 @@ impl Steward {
                 break;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn copy(&self, chunk: ChunkHandle, node: NodeId, order: Order, bytes: u64) -> bool {

@@ -113,23 +113,21 @@ fn judge_page(
     };
     let now = steward.desk.now();
     let mut live = steward.desk.live.lock();
+    let around = Around::of(&live, timings.dead_after + timings.repair_after, now);
     let mut needs = Vec::new();
     for (chunk, record) in page {
         if record.references == 0 {
             counts.collecting += 1;
             continue;
         }
-        let view = look(&mut live, (*chunk, record), timings.grant_lease, now);
-        let ailing = steward.ailing.lock().expect("no panic while held");
-        count(
-            &live,
-            &view,
-            ailing
-                .range((*chunk, NodeId(0))..=(*chunk, NodeId(u32::MAX)))
-                .count(),
-            counts,
-        );
-        drop(ailing);
+        let mut view = look(&mut live, (*chunk, record), timings.grant_lease, now);
+        view.someone_away = around.someone_away;
+        let bad_blocks = {
+            let ailing = steward.ailing.lock().expect("no panic while held");
+            let of_chunk = (*chunk, NodeId(0))..=(*chunk, NodeId(u32::MAX));
+            ailing.range(of_chunk).count()
+        };
+        count(&live, &view, (bad_blocks, around.hosts), counts);
         if steward.is_changing(*chunk) || steward.is_joining(*chunk) {
             continue;
         }
@@ -139,6 +137,27 @@ fn judge_page(
         }
     }
     needs
+}
+
+/// What is the same for every chunk of a page.
+struct Around {
+    someone_away: bool,
+    /// Hosts that have a server.
+    hosts: usize,
+}
+
+impl Around {
+    fn of(live: &Tables, waited: Duration, now: Instant) -> Around {
+        let servers = || live.servers.iter().filter(|(_, s)| !s.removed);
+        let hosts: BTreeSet<&str> = servers().map(|(_, s)| s.place.host.as_str()).collect();
+        let is_awaited = |node: NodeId| {
+            !live.servers.session(node, now).is_connected() && live.servers.standing_for(node, now) < waited
+        };
+        Around {
+            someone_away: servers().any(|(node, _)| is_awaited(node)),
+            hosts: hosts.len(),
+        }
+    }
 }
 
 /// A chunk with everything known about it.
@@ -175,6 +194,7 @@ fn look(
         frozen: record.frozen,
         writing,
         abandoned: !writing && is_abandoned(live, chunk, record, lease, now),
+        someone_away: false,
         members: holders,
         others,
     }
@@ -191,19 +211,17 @@ fn is_abandoned(
     if record.allocator().is_some_and(|c| !live.clients.is_known(c)) {
         return true;
     }
-    let open = live
-        .grants
-        .open(chunk)
-        .filter(|o| o.version == Version(record.active.version));
-    let more = open.filter(|o| o.length > record.active.length);
+    let version = Version(record.active.version);
+    let open = live.grants.open(chunk);
+    let more = open.filter(|o| o.version == version && o.length > record.active.length);
     let left = live.grants.is_abandoned(chunk);
-    if more.is_none() && (left || open.is_some()) {
+    if more.is_none() && (left || open.is_some_and(|o| o.version < version)) {
         live.grants.settle(chunk);
     }
     more.is_some_and(|o| left || now.saturating_duration_since(o.since) > lease)
 }
 
-fn count(live: &Tables, chunk: &repair::Chunk, bad_blocks: usize, counts: &mut Counts) {
+fn count(live: &Tables, chunk: &repair::Chunk, (bad_blocks, all_hosts): (usize, usize), counts: &mut Counts) {
     let broken = |h: &&Holder| h.replica.is_some_and(|r| r.kind == Kind::Broken);
     let good = chunk
         .members
@@ -230,8 +248,7 @@ fn count(live: &Tables, chunk: &repair::Chunk, bad_blocks: usize, counts: &mut C
         .filter_map(|m| live.servers.get(m.node))
         .map(|s| s.place.host.as_str())
         .collect();
-    let all: BTreeSet<&str> = live.servers.iter().map(|(_, s)| s.place.host.as_str()).collect();
-    let possible = all.len().min(chunk.members.len());
+    let possible = all_hosts.min(chunk.members.len());
     counts.misplaced += possible.saturating_sub(hosts.len()) as u64;
 }
 

@@ -289,6 +289,19 @@ fn who_lacks_much_is_left_out_unless_it_was_copied() {
 }
 
 #[test]
+fn a_broken_member_is_left_out_however_little_it_lacks() {
+    let broken = Adopted {
+        kind: Kind::Broken,
+        ..whole()
+    };
+    let mut change = answered(proposal(&[A, B], &[A, B]), &[(A, broken), (B, whole())]);
+    let [Step::Supersede(s)] = &change.step(&all)[..] else {
+        panic!("superseded")
+    };
+    assert_eq!(s.without, BTreeMap::from([(A, Word::Itself)]));
+}
+
+#[test]
 fn a_failed_order_or_a_lost_session_ends_the_proposal() {
     let mut change = answered(proposal(&[A, B], &[A, B]), &[(A, whole())]);
     change.answered(B, Answer::Failed(Error::from(Code::NoSpace)));
