@@ -103,8 +103,12 @@ impl Copy<'_> {
     }
 
     async fn pull(&self, from: &Member, run: Run) -> Result<crate::peers::Pulled> {
-        self.wait(self.server.peers.pull(from, self.pass, run, false, CALL_DEADLINE))
-            .await
+        self.wait(
+            self.server
+                .peers
+                .pull(from, self.pass, run.of_ready(), CALL_DEADLINE),
+        )
+        .await
     }
 
     async fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

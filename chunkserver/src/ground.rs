@@ -4,9 +4,8 @@ use crate::chain::Chains;
 use crate::fence::Fence;
 use crate::report::Trouble;
 use crate::store::{self, Replica, Store};
-use dfs_proto::capability::{Capability, Operations};
+use dfs_proto::Result;
 use dfs_proto::world::World;
-use dfs_proto::{Result, pb};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -26,17 +25,6 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// The capability, if it is genuine and allows `wanted`; it also says which version is active.
-    ///
-    /// # Errors
-    /// `PermissionDenied`.
-    pub(crate) fn verify(&self, signed: Option<&pb::Signed>, wanted: Operations) -> Result<Capability> {
-        let now_ms = self.world.clock.wall_ns() / 1_000_000;
-        self.fence
-            .keys()
-            .verify(signed.unwrap_or(&pb::Signed::default()), wanted, now_ms)
-    }
-
     /// Works on a replica on the pool.
     ///
     /// # Errors

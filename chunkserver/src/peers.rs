@@ -90,6 +90,31 @@ pub(crate) struct Run {
     pub(crate) count: u32,
 }
 
+impl Run {
+    /// Of a replica that is ready for the version.
+    pub(crate) fn of_ready(self) -> Wanted {
+        Wanted {
+            run: self,
+            adopted: false,
+        }
+    }
+
+    /// Of one that need only have promised the version: blocks that the source lacks.
+    pub(crate) fn of_adopted(self) -> Wanted {
+        Wanted {
+            run: self,
+            adopted: true,
+        }
+    }
+}
+
+/// Blocks to pull, and from what kind of replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    run: Run,
+    adopted: bool,
+}
+
 /// The other chunkservers.
 #[derive(Debug)]
 pub(crate) struct Peers {
@@ -134,8 +159,7 @@ impl Peers {
         }
     }
 
-    /// Blocks of `peer`'s replica, verified. With `adopted` the peer need not be ready for the version,
-    /// only have promised it: for blocks that the source lacks.
+    /// Blocks of `peer`'s replica, verified.
     ///
     /// # Errors
     /// As [`Peers::table`]; `Corrupt` if what came does not verify.
@@ -143,10 +167,10 @@ impl Peers {
         &self,
         peer: &Member,
         pass: &Pass,
-        run: Run,
-        adopted: bool,
+        wanted: Wanted,
         deadline: Duration,
     ) -> Result<Pulled> {
+        let Wanted { run, adopted } = wanted;
         let body = to_server::Body::Pull(pb::Pull {
             capability: Some(pass.0.clone()),
             first_block: run.first,

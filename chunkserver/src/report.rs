@@ -137,8 +137,6 @@ pub(crate) enum Trouble {
     },
     /// An fsync failed: nothing on the disk is whole again.
     DiskFailed { disk: [u8; 16], message: String },
-    /// A promise above the newest proposal.
-    PromiseAbove { chunk: ChunkHandle, promised: Version },
 }
 
 /// What the master tells a chunkserver.

@@ -106,9 +106,7 @@ impl Sync<'_> {
     /// A torn block becomes what another member has there, or stays as it is found.
     async fn settle(&self, replica: &Arc<Replica>, block: u32) -> Result<()> {
         let length = block_length(u64::from(block), replica.state().length);
-        let found = self
-            .from_others(block, |b| b.bytes.len() as u64 >= length)
-            .await?;
+        let found = self.elsewhere(block, |b| b.bytes.len() as u64 >= length).await?;
         match found {
             Some(found) => {
                 let bytes = found
@@ -124,7 +122,7 @@ impl Sync<'_> {
     }
 
     /// A block from another member of the source's kind, if it verifies and suits.
-    async fn from_others(
+    async fn elsewhere(
         &self,
         block: u32,
         suits: impl Fn(&PulledBlock) -> bool,
@@ -138,7 +136,7 @@ impl Sync<'_> {
             let pull = self
                 .server
                 .peers
-                .pull(other, &self.task.pass, run, true, self.deadline());
+                .pull(other, &self.task.pass, run.of_adopted(), self.deadline());
             match self.wait(pull).await {
                 Ok(pulled) => {
                     if let Some(found) = pulled.blocks.into_iter().find(|b| b.block == block && suits(b)) {
@@ -187,7 +185,7 @@ impl Sync<'_> {
         let held = if served {
             changing.iter().map(block).collect()
         } else {
-            vec![0..u64::MAX]
+            std::iter::once(0..u64::MAX).collect()
         };
         self.server
             .ground
@@ -240,14 +238,14 @@ impl Sync<'_> {
         let pull = self
             .server
             .peers
-            .pull(source, &self.task.pass, run, false, self.deadline());
+            .pull(source, &self.task.pass, run.of_ready(), self.deadline());
         let pulled = self.wait(pull).await?;
         let mut blocks: Vec<PulledBlock> = pulled.blocks.into_iter().filter(|b| claims.fit(b)).collect();
         for missing in run.first..run.first + run.count {
             if blocks.iter().any(|b| b.block == missing) {
                 continue;
             }
-            let Some(block) = self.from_others(missing, |b| claims.fit(b)).await? else {
+            let Some(block) = self.elsewhere(missing, |b| claims.fit(b)).await? else {
                 let error = self.error(
                     Code::Corrupt,
                     &format!("block {missing} is bad wherever it should be"),

@@ -218,9 +218,6 @@ fn trouble(t: Trouble) -> pb::Trouble {
             message,
             ..of(pb::TroubleKind::TroubleDiskFailed, ChunkHandle(0), Version(0))
         },
-        Trouble::PromiseAbove { chunk, promised } => {
-            of(pb::TroubleKind::TroublePromiseAbove, chunk, promised)
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What others may ask about replicas without reading them: what is promised, and what is held.
 
+use super::passes::check;
 use crate::ground::Ground;
 use crate::store::{Kind, Replica};
 use dfs_proto::capability::{Capability, Operations};
@@ -14,7 +15,7 @@ const PROBED_MAX: usize = 256;
 /// # Errors
 /// `PermissionDenied`.
 pub(crate) fn promised(ground: &Ground, request: &pb::Promised) -> Result<pb::PromisedReply> {
-    let capability = ground.verify(request.capability.as_ref(), Operations::READ)?;
+    let capability = check(ground, request.capability.as_ref(), Operations::READ)?;
     Ok(pb::PromisedReply {
         promised: ground.store.promised(capability.chunk).0,
         present: ground.store.get(capability.chunk).is_some(),
@@ -34,7 +35,7 @@ pub(crate) async fn probe(ground: &Ground, request: pb::Probe) -> Result<pb::Pro
     }
     let mut reply = pb::ProbeReply::default();
     for signed in &request.capabilities {
-        let capability = ground.verify(Some(signed), Operations::READ)?;
+        let capability = check(ground, Some(signed), Operations::READ)?;
         let state = match ground.store.get(capability.chunk) {
             Some(replica) => state(ground, &capability, &replica, request.verify).await?,
             None => pb::ReplicaState {

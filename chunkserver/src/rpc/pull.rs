@@ -4,6 +4,7 @@
 //! that has promised it but is not ready gives single blocks that the source lacks, if asked so. A replica that has
 //! lost power since it was ready refuses: it is not the source that was chosen.
 
+use super::passes::check;
 use crate::ground::Ground;
 use crate::report::Trouble;
 use crate::store::read::PulledBlock;
@@ -22,7 +23,7 @@ const BLOCKS_MAX: u32 = 16;
 /// `PermissionDenied`; `NotYet` if this replica is not ready for the version, `Stale` if it has promised more,
 /// `Unavailable` if it has lost power or its disk failed.
 pub(crate) async fn table(ground: &Ground, request: pb::Table) -> Result<pb::TableReply> {
-    let capability = ground.verify(request.capability.as_ref(), Operations::PULL)?;
+    let capability = check(ground, request.capability.as_ref(), Operations::PULL)?;
     let replica = ready(ground, &capability)?;
     let table: Table = ground.on_disk(&replica, |r| r.table()).await?;
     Ok(pb::TableReply {
@@ -52,7 +53,7 @@ pub(crate) async fn table(ground: &Ground, request: pb::Table) -> Result<pb::Tab
 /// # Errors
 /// As [`table`].
 pub(crate) async fn pull(ground: &Ground, request: pb::Pull) -> Result<(pb::PullReply, Bytes)> {
-    let capability = ground.verify(request.capability.as_ref(), Operations::PULL)?;
+    let capability = check(ground, request.capability.as_ref(), Operations::PULL)?;
     if request.blocks == 0 || request.blocks > BLOCKS_MAX {
         return Err(Error::new(
             Code::InvalidArgument,
