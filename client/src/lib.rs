@@ -42,6 +42,7 @@
 //! What this library does not do: it keeps no data (readahead ends with the file), and it does not order the writes of
 //! several appending clients.
 
+mod ahead;
 mod cache;
 mod client;
 mod convert;

@@ -1,5 +1,6 @@
 //! A file with a position: tokio's traits over a [`Handle`], with readahead and with small writes put together.
 
+use crate::ahead::Ahead;
 use crate::file::Handle;
 use crate::types::{Metadata, Stats};
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -8,12 +9,10 @@ use dfs_proto::limits::PACKET_BYTES_MAX;
 use dfs_proto::span::pieces;
 use dfs_proto::{Code, Error, Result};
 use futures::future::BoxFuture;
-use futures::stream::{FuturesOrdered, Stream as _};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 
 const PACKET: u64 = PACKET_BYTES_MAX as u64;
 
@@ -250,93 +249,6 @@ impl Gathered {
             }
         }
         self.bytes.extend_from_slice(bytes);
-    }
-}
-
-/// Reads that run ahead of the application: more and more of them while it reads on.
-struct Ahead {
-    running: FuturesOrdered<BoxFuture<'static, (u64, usize, Result<Bytes>)>>,
-    /// Bytes that have come and were not taken, and where they are.
-    ready: Bytes,
-    ready_at: u64,
-    /// Where the next read begins.
-    next: u64,
-    depth: usize,
-    depth_max: usize,
-    waiting_since: Option<Instant>,
-}
-
-impl Ahead {
-    fn new(depth_max: usize) -> Ahead {
-        Ahead {
-            running: FuturesOrdered::new(),
-            ready: Bytes::new(),
-            ready_at: 0,
-            next: 0,
-            depth: 1,
-            depth_max,
-            waiting_since: None,
-        }
-    }
-
-    fn forget(&mut self) {
-        self.running = FuturesOrdered::new();
-        self.ready = Bytes::new();
-        self.ready_at = u64::MAX;
-        self.depth = 1;
-    }
-
-    /// The bytes at `position`: some of them, or none at the end of the file.
-    fn poll_next(&mut self, cx: &mut Context<'_>, handle: &Handle, position: u64) -> Poll<Result<Bytes>> {
-        if self.ready_at != position {
-            self.forget();
-            (self.ready_at, self.next) = (position, position);
-        }
-        if self.ready.is_empty() {
-            self.schedule(handle);
-            let polled = Pin::new(&mut self.running).poll_next(cx);
-            let Poll::Ready(next) = polled else {
-                self.waiting_since.get_or_insert_with(Instant::now);
-                return Poll::Pending;
-            };
-            if let Some(since) = self.waiting_since.take() {
-                handle.opened().meter.stalled(since.elapsed());
-            }
-            let (offset, wanted, bytes) = next.expect("at least one read is under way");
-            let bytes = bytes.inspect_err(|_| self.forget())?;
-            assert_eq!(offset, position, "reads come in order");
-            self.depth = (self.depth * 2).min(self.depth_max);
-            if bytes.len() < wanted {
-                // The file ended there then; what was asked beyond does not count.
-                self.running = FuturesOrdered::new();
-                self.next = offset + bytes.len() as u64;
-            }
-            self.ready = bytes;
-        }
-        let bytes = std::mem::take(&mut self.ready);
-        self.ready_at = position + bytes.len() as u64;
-        Poll::Ready(Ok(bytes))
-    }
-
-    /// Keeps `depth` reads under way, as far as the file is known to reach; one at least.
-    fn schedule(&mut self, handle: &Handle) {
-        while self.running.len() < self.depth && (self.running.is_empty() || self.next < handle.known_size())
-        {
-            let offset = self.next;
-            let length = PACKET - offset % PACKET;
-            let handle = handle.clone();
-            self.next += length;
-            self.running.push_back(Box::pin(async move {
-                let length = usize::try_from(length).expect("at most a packet");
-                (offset, length, handle.read_quietly(offset, length).await)
-            }));
-        }
-    }
-
-    /// Takes back what the caller had no room for.
-    fn put_back(&mut self, rest: Bytes) {
-        self.ready_at -= rest.len() as u64;
-        self.ready = rest;
     }
 }
 

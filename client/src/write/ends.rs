@@ -1,0 +1,166 @@
+//! Where writes end: flush, settle, sync, close, and the pauses that truncation needs.
+
+use super::lane::{Command, Progress};
+use super::{Sent, State, Writer, ended, stopped, waits_for_end};
+use crate::convert::{self, Commit, Grant};
+use dfs_proto::Result;
+use std::sync::atomic::Ordering;
+use tokio::sync::watch;
+
+impl Writer {
+    /// Waits until every member has all that was given before.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let sent: Vec<Sent> = {
+            let state = self.state.lock().await;
+            let open = state.lanes.values().map(|o| Sent {
+                progress: o.progress.clone(),
+                ticket: o.last_ticket,
+            });
+            let left = state.left.values().map(|p| Sent {
+                progress: p.clone(),
+                ticket: u64::MAX,
+            });
+            open.chain(left).collect()
+        };
+        let all = self.wait_acked(sent).await;
+        self.shared.report().and(all)
+    }
+
+    /// Waits until every member has all, and the master knows the lengths; true if it has learnt of some.
+    pub(crate) async fn settle(&self) -> Result<bool> {
+        if !self.touched.swap(false, Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let mut state = self.state.lock().await;
+        let mut waits = Vec::new();
+        let tickets = self.command_all(&mut state, Command::Settle).await;
+        for (mut progress, ticket) in tickets {
+            waits.push(async move {
+                progress
+                    .wait_for(|p| p.settled >= ticket || p.ended.is_some())
+                    .await
+                    .map(drop)
+            });
+        }
+        for mut left in state.left.values().cloned() {
+            waits_for_end(&mut left).await;
+        }
+        for wait in waits {
+            // A task that is gone has said why in the file's problem.
+            let _ = wait.await;
+        }
+        state.left.retain(|_, p| p.borrow().unsynced.is_some());
+        let growths = self.shared.growths.load(Ordering::Relaxed);
+        let news = std::mem::replace(&mut state.growths_seen, growths) != growths;
+        self.shared.report().map(|()| news)
+    }
+
+    /// Makes all that was given before durable on every member, lengths included.
+    pub(crate) async fn sync(&self) -> Result<()> {
+        let mut waits = Vec::new();
+        {
+            let mut state = self.state.lock().await;
+            self.reopen_unsynced(&mut state).await?;
+            waits.extend(self.command_all(&mut state, Command::Sync).await);
+            waits.extend(state.left.values().map(|p| (p.clone(), u64::MAX)));
+        }
+        for (mut progress, ticket) in waits {
+            let done = progress
+                .wait_for(|p| p.synced >= ticket || p.ended.is_some())
+                .await;
+            done.map_err(|_| stopped())?.ended.clone().unwrap_or(Ok(()))?;
+        }
+        self.shared.report()
+    }
+
+    /// Lanes for chunks that were left without being made durable.
+    async fn reopen_unsynced(&self, state: &mut State) -> Result<()> {
+        let slots: Vec<u64> = state.left.keys().copied().collect();
+        for slot in slots {
+            let mut left = state.left[&slot].clone();
+            ended(&mut left).await?;
+            if left.borrow().unsynced.is_some() {
+                self.lane(state, slot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each lane a command with a new ticket.
+    async fn command_all(
+        &self,
+        state: &mut State,
+        command: fn(u64) -> Command,
+    ) -> Vec<(watch::Receiver<Progress>, u64)> {
+        let mut given = Vec::new();
+        for open in state.lanes.values_mut() {
+            state.tickets += 1;
+            // A lane that has ended by itself is seen to have ended.
+            let _ = open.commands.send(command(state.tickets)).await;
+            given.push((open.progress.clone(), state.tickets));
+        }
+        given
+    }
+
+    /// Ends all lanes: acknowledged, durable if wanted, lengths known to the master.
+    pub(crate) async fn close(&self, sync: bool) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if sync {
+            let reopened = self.reopen_unsynced(&mut state).await;
+            reopened.or_else(|e| self.shared.report().and(Err(e)))?;
+        }
+        let slots: Vec<u64> = state.lanes.keys().copied().collect();
+        for slot in slots {
+            self.finish(&mut state, slot, sync).await;
+        }
+        for mut left in std::mem::take(&mut state.left).into_values() {
+            waits_for_end(&mut left).await;
+        }
+        if let Some(unused) = state.first.take() {
+            self.give_back(&unused).await;
+        }
+        self.shared.report()
+    }
+
+    /// A chunk that was made for this handle and never written: the master may take it back.
+    async fn give_back(&self, grant: &Grant) {
+        let commit = Commit {
+            inode: self.shared.inode,
+            chunk: grant.capability.chunk,
+            version: grant.capability.version,
+            length: 0,
+            durable: false,
+            mtime_ns: self.shared.core.mtime_ns(),
+            close: true,
+        };
+        let given = self
+            .shared
+            .core
+            .master
+            .change(&self.shared.caller, convert::commit_length(commit))
+            .await;
+        if let Err(error) = given {
+            tracing::debug!(%error, "an unused grant was not taken back");
+        }
+    }
+
+    /// Ends all lanes without making anything durable, and remembers what is not.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let slots: Vec<u64> = state.lanes.keys().copied().collect();
+        for slot in slots {
+            self.finish(&mut state, slot, false).await;
+        }
+        for left in state.left.values_mut() {
+            waits_for_end(left).await;
+        }
+        self.shared.report()
+    }
+
+    /// Forgets what lies beyond the new end; all lanes must have ended.
+    pub(crate) async fn cut(&self, size: u64) {
+        let mut state = self.state.lock().await;
+        state.end = size;
+        state.left.retain(|slot, _| *slot < size);
+    }
+}
