@@ -17,7 +17,7 @@ use dfs_client::{Client, Code};
 use dfs_stdx::size::Size;
 use folder::{ClusterFile, Folder, NodeEntry, Plan, ServerEntry};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -123,24 +123,26 @@ async fn start(folder: &Folder, nodes: Vec<Node>, children: &mut Children) -> Re
     let master = nodes.first().expect("the master is the first node").addr.clone();
     let count = u32::try_from(nodes.len() - 1).expect("there are at most 64 chunkservers");
     folder.write_scripts(&nodes)?;
-    for node in &nodes {
-        children.spawn(node)?;
+    let [first, servers @ ..] = nodes.as_slice() else {
+        unreachable!("the master is the first node");
+    };
+    children.spawn(first)?;
+    let client = Client::connect(&master).await.about(&master)?;
+    for (server, number) in servers.iter().zip(1..) {
+        // New ones register one after the other, so that their numbers are those of their names.
+        let new = !Path::new(&server.data_dir).exists();
+        children.spawn(server)?;
+        if new {
+            in_time(folder, children, wait::registered(&client, number)).await?;
+        }
     }
     let connected = async {
-        let client = Client::connect(&master).await.about(&master)?;
         let status = wait::registered(&client, count).await.about(&master)?;
         let registered = client.nodes().await.about(&master)?;
         client.disconnect().await.about(&master)?;
         Ok::<_, Failure>((status, registered))
     };
-    let (status, registered) = tokio::select! {
-        connected = connected => connected?,
-        death = children.next_death() => return Err(Failure::new(Code::Unavailable, death.to_string())),
-        () = tokio::time::sleep(START_DEADLINE) => {
-            let text = format!("not all nodes registered within a minute; see {}", folder.logs().display());
-            return Err(Failure::new(Code::TimedOut, text));
-        }
-    };
+    let (status, registered) = in_time(folder, children, connected).await?;
     let mut entries = nodes.iter().map(|node| NodeEntry::new(node, children.pid(node)));
     let master_entry = entries.next().expect("the master is the first node");
     let chunkservers = entries
@@ -161,6 +163,22 @@ async fn start(folder: &Folder, nodes: Vec<Node>, children: &mut Children) -> Re
         mount: None,
     })?;
     Ok(Some(ready_line(folder, &master, count)))
+}
+
+/// What a cluster that starts well comes to within [`START_DEADLINE`].
+async fn in_time<T>(
+    folder: &Folder,
+    children: &mut Children,
+    step: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = step => done,
+        death = children.next_death() => Err(Failure::new(Code::Unavailable, death.to_string())),
+        () = tokio::time::sleep(START_DEADLINE) => {
+            let text = format!("not all nodes registered within a minute; see {}", folder.logs().display());
+            Err(Failure::new(Code::TimedOut, text))
+        }
+    }
 }
 
 /// What to type next.
