@@ -110,6 +110,8 @@ impl Server {
     pub(crate) fn heartbeat(&self, sequence: u64) -> Heartbeat {
         let mut soft = self.soft();
         let mut open = self.ground.chains.open_chunks();
+        // What an older version left undecided is the newer one's matter.
+        open.retain(|o| self.ground.store.promised(o.chunk) <= o.version);
         if open.len() > OPEN_REPORTED_MAX {
             let from = open.partition_point(|o| o.chunk < soft.open_from);
             open.rotate_left(from);

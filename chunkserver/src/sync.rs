@@ -78,6 +78,9 @@ impl Sync<'_> {
     /// What this replica holds, settled and cut, is the version.
     async fn become_source(&self, replica: &Arc<Replica>) -> Result<()> {
         let state = replica.state();
+        if state.synced == Version(0) && self.task.truncate == Some(0) {
+            return self.begin_empty(replica).await;
+        }
         let as_told = match state.kind {
             Kind::Intact => !self.task.source_lost,
             Kind::Lost => self.task.source_lost,
@@ -101,6 +104,13 @@ impl Sync<'_> {
         let (version, truncate) = (self.version, self.task.truncate);
         self.on_disk(replica, move |r| r.set_ready(version, loss, truncate))
             .await
+    }
+
+    /// Nothing was ever kept of the chunk, here or elsewhere: it begins anew, whatever a copy left behind here.
+    async fn begin_empty(&self, replica: &Arc<Replica>) -> Result<()> {
+        let target = Claims::default().target(Some(self.version), replica.state().loss);
+        let begin = move |r: &Arc<Replica>| Install::begin(r, target, How::InPlace)?.commit();
+        self.on_disk(replica, begin).await
     }
 
     /// A torn block becomes what another member has there, or stays as it is found.

@@ -79,6 +79,12 @@ impl Gate {
         state.left.clone().filter(|_| version <= state.version)
     }
 
+    /// The version whose stream was left with bytes of which nobody here knows whether they are committed.
+    pub(super) fn unresolved(&self) -> Option<Version> {
+        let state = self.state();
+        (state.left.is_some() && !state.uncommitted.is_empty()).then_some(state.version)
+    }
+
     /// Bytes that a sync to `version` brought: shut until that version is active.
     pub(crate) fn hold(&self, version: Version, ranges: Vec<Range<u64>>) {
         let mut state = self.state();

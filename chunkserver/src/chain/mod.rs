@@ -144,14 +144,15 @@ impl Chains {
         self.entries().remove(&chunk);
     }
 
-    /// Chunks with a stream.
+    /// Chunks with a stream, and those whose stream was left with bytes uncommitted.
     pub(crate) fn open_chunks(&self) -> Vec<OpenChunk> {
         let open = |(chunk, entry): (&ChunkHandle, &Entry)| {
-            let task = entry.task.as_ref()?;
+            let task = entry.task.as_ref().map(|t| t.version);
+            let version = task.or_else(|| entry.gate.unresolved())?;
             let (length, streaming) = entry.gate.progress();
             Some(OpenChunk {
                 chunk: *chunk,
-                version: task.version,
+                version,
                 length: length.unwrap_or_default(),
                 streaming,
             })

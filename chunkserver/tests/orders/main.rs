@@ -10,7 +10,7 @@ use dfs_proto::net::Tcp;
 use dfs_proto::pb::{self, order, order_done};
 use dfs_proto::world::World;
 use dfs_stdx::blocking::Pool;
-use dfs_stdx::disk::{MemDisk, Surviving};
+use dfs_stdx::disk::{Fault, MemDisk, Surviving};
 use dfs_stdx::{Clock, Rng};
 use master::{Master, Plan, until};
 use std::path::PathBuf;
@@ -475,4 +475,64 @@ async fn a_flipped_bit_at_the_source_is_healed_from_another_member() {
         (reported.0, reported.1.kind()),
         (1, pb::TroubleKind::TroubleBadBlock)
     );
+}
+
+#[tokio::test]
+async fn after_a_failed_fsync_the_disk_is_fenced_also_for_the_next_process() {
+    let mut world = World3::start(2).await;
+    let mut writer = world.writer(&[1, 2]).await;
+    writer.write(0, b"applied", false).await.unwrap();
+    world.nodes[1]
+        .disk
+        .fault(Fault::io("sync_data").under("/data/chunks"));
+    assert!(writer.write(7, b" and fsynced", true).await.is_err());
+    let master = world.master.clone();
+    let failed = pb::TroubleKind::TroubleDiskFailed;
+    until("a trouble", || {
+        master
+            .troubles()
+            .iter()
+            .any(|t| t.1.kind() == failed)
+            .then_some(())
+    })
+    .await;
+    let v1 = world.master.capability(CHUNK, 1, &[1, 2], 7);
+    assert!(world.client(2).await.read(v1, 0, 7).await.is_err());
+    let adopted = world.master.adopt(2, CHUNK, 2, &[1]).await;
+    assert_eq!(
+        (adopted.kind(), adopted.promised),
+        (pb::ReplicaKind::ReplicaBroken, 2)
+    );
+    let ready = world.reconfigure(&plan(2, &[1])).await;
+    assert!(ready.length >= 7);
+    world.nodes[1].kill().await;
+    world.master.hang_up();
+    world.nodes[1].boot().await;
+    let known = world.master.session(2).await;
+    assert_eq!(known.inventory[0].kind(), pb::ReplicaKind::ReplicaBroken);
+    assert!(known.register.disks[0].failed);
+}
+
+#[tokio::test]
+async fn a_master_that_is_not_the_leader_names_the_one_to_ask() {
+    let leader = Master::start().await;
+    let follower = Master::start().await;
+    follower.name_leader(&leader.addr);
+    let _node = Node::start(&follower).await;
+    leader.session(1).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_cluster_is_not_entered() {
+    let mut world = World3::start(1).await;
+    world.nodes[0].kill().await;
+    let foreign = Master::start().await;
+    foreign.found_cluster([8; 16]);
+    world.nodes[0].master = foreign.addr.clone();
+    world.nodes[0].boot().await;
+    until("two refused tries", || {
+        (foreign.registrations() >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(foreign.heartbeats(), 0);
 }

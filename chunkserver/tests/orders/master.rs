@@ -4,7 +4,7 @@ use dfs_proto::capability::{Capability, Key, Member, Operations};
 use dfs_proto::net::{Listen as _, Tcp, serve, server};
 use dfs_proto::pb::sessions_server::{Sessions, SessionsServer};
 use dfs_proto::pb::{self, down, order, order_done, up};
-use dfs_proto::{ChunkHandle, Error, NodeId, Version};
+use dfs_proto::{ChunkHandle, Code, Error, NodeId, Version};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,6 +33,11 @@ struct State {
     /// What the comparison of a chunk says; nothing to promise without an entry.
     promises: BTreeMap<(u32, u64), u32>,
     silent: bool,
+    /// Whom to ask instead.
+    leader: Option<String>,
+    /// Another one than [`CLUSTER`].
+    cluster: Option<[u8; 16]>,
+    registrations: usize,
 }
 
 #[derive(Clone)]
@@ -218,6 +223,24 @@ impl Master {
         self.state().silent = silent;
     }
 
+    /// It is not the leader.
+    pub(crate) fn name_leader(&self, addr: &str) {
+        self.state().leader = Some(addr.to_owned());
+    }
+
+    /// It belongs to this cluster.
+    pub(crate) fn found_cluster(&self, cluster: [u8; 16]) {
+        self.state().cluster = Some(cluster);
+    }
+
+    pub(crate) fn registrations(&self) -> usize {
+        self.state().registrations
+    }
+
+    pub(crate) fn heartbeats(&self) -> usize {
+        self.state().servers.values().map(|k| k.heartbeats.len()).sum()
+    }
+
     /// Ends every session.
     pub(crate) fn hang_up(&self) {
         for known in self.state().servers.values_mut() {
@@ -233,6 +256,7 @@ impl Master {
 
     fn register(&self, register: pb::Register, down: mpsc::Sender<Result<pb::Down, Status>>) -> u32 {
         let mut state = self.state();
+        state.registrations += 1;
         let next = state.nodes.len() as u32 + 1;
         let node = *state.nodes.entry(register.identity.to_vec()).or_insert(next);
         assert!(
@@ -314,6 +338,13 @@ impl Sessions for Master {
         if self.state().silent {
             return Err(Status::unavailable("silent"));
         }
+        if let Some(leader) = self.state().leader.clone() {
+            let error = Error {
+                leader: Some(leader),
+                ..Error::from(Code::NotLeader)
+            };
+            return Err(error.into());
+        }
         let mut reports = request.into_inner();
         let (down, stream) = mpsc::channel(64);
         let master = self.clone();
@@ -325,10 +356,11 @@ impl Sessions for Master {
                 panic!("the first report registers");
             };
             let node = master.register(register, down.clone());
+            let cluster = master.state().cluster.unwrap_or(CLUSTER);
             let registered = down::Body::Registered(pb::Registered {
                 node,
                 parameters: Some(pb::Parameters {
-                    cluster: CLUSTER.to_vec().into(),
+                    cluster: cluster.to_vec().into(),
                     chunk_bytes: 4 << 20,
                     goal: 3,
                     time_divisor: 10,
