@@ -544,7 +544,17 @@ impl Core {
         if self.covered >= self.stable_length || end <= single || start >= self.stable_length {
             return Ok(());
         }
+        self.make_sure()
+    }
+
+    /// Everything so far goes to stable storage, and a durable slot says so: blocks may be changed from here on
+    /// without a doubt about what was fsynced.
+    pub(super) fn make_sure(&mut self) -> Result<()> {
+        self.settle_slots()?;
         self.sync()?;
+        if self.slot.durable {
+            return Ok(());
+        }
         self.slot.durable = true;
         self.write_slot()?;
         self.sync()

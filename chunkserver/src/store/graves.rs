@@ -91,6 +91,7 @@ impl Graves {
         self.home.synced(file.sync_data())?;
         self.home.disk.rename(&new, &path)?;
         self.home.sync_dir(&self.home.dir)?;
+        self.home.sync_dir(&self.home.dir.join("tmp"))?;
         (self.file, self.end) = (file, records.len() as u64);
         Ok(())
     }

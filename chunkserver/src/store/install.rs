@@ -92,7 +92,7 @@ impl Install {
             return Err(Error::Refused("a sync target that makes no sense".into()));
         }
         replica.change(|core| {
-            core.settle_slots()?;
+            core.make_sure()?;
             let body = core.load()?;
             let mut needed = Vec::new();
             for block in 0..blocks_of(target.length) {
@@ -189,8 +189,10 @@ impl Install {
                     core.home.synced(self.file.sync_data())?;
                     let install = install_path(&core.path);
                     core.home.disk.rename(&self.staged, &install)?;
-                    core.home
-                        .sync_dir(install.parent().expect("it lies in a folder"))?;
+                    // A name that moves between folders is durable when both are.
+                    for moved in [&install, &self.staged] {
+                        core.home.sync_dir(moved.parent().expect("it lies in a folder"))?;
+                    }
                     core.redo(&*self.file, &self.target, &self.needed)?;
                     Ok(core.home.disk.remove(&install)?)
                 }

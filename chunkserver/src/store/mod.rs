@@ -22,3 +22,6 @@ pub use error::{Error, Result};
 pub use file::{Kind, Replica, State, Table};
 pub use index::{DiskState, Options, Store};
 pub use install::{How, Install, Target};
+
+#[cfg(test)]
+mod tests;

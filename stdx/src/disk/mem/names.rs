@@ -8,6 +8,7 @@ use super::image::Content;
 use crate::Rng;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -106,13 +107,15 @@ impl Names {
                 Errno::NOENT
             });
         }
-        let inside = |path: &&PathBuf| path.parent() == Some(folder);
-        let names = self
-            .live
-            .keys()
-            .filter(inside)
-            .chain(self.folders.iter().filter(inside));
-        let mut names: Vec<String> = names
+        // Paths are in order of their components: what a folder holds stands right behind it.
+        let below = (Bound::Excluded(folder), Bound::Unbounded);
+        let under = |path: &&PathBuf| path.starts_with(folder);
+        let files = self.live.range::<Path, _>(below).map(|(path, _)| path);
+        let folders = self.folders.range::<Path, _>(below);
+        let mut names: Vec<String> = files
+            .take_while(under)
+            .chain(folders.take_while(under))
+            .filter(|path| path.parent() == Some(folder))
             .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .collect();
         names.sort();

@@ -1,0 +1,233 @@
+//! Rot, full disks, and disks that fail.
+
+use super::*;
+use dfs_stdx::disk::Fault;
+
+/// A replica of three blocks on a disk: fsynced, and closed or left open.
+fn written(closed: bool) -> (MemDisk, Vec<u8>) {
+    let disk = MemDisk::new();
+    let store = open(&disk);
+    let replica = create(&store);
+    let data = bytes(2 * BLOCK as usize + 500, 1);
+    replica
+        .apply(&[packet(1, 0, &data[..1000]), packet(2, 1000, &data[1000..])])
+        .unwrap();
+    replica.sync().unwrap();
+    if closed {
+        replica.close().unwrap();
+    }
+    (disk, data)
+}
+
+#[test]
+fn no_flipped_bit_of_a_chunk_file_becomes_a_wrong_byte() {
+    let rng = Rng::seeded(8);
+    for closed in [true, false] {
+        let (disk, data) = written(closed);
+        let mut refused = 0;
+        let heads = [
+            0..300u64,
+            2040..2048,
+            4096..4400,
+            6136..6144,
+            8192..8204,
+            12288..12300,
+        ];
+        let places = heads
+            .into_iter()
+            .flatten()
+            .chain((0..200).map(|_| 12288 + rng.below(data.len() as u64)));
+        for place in places {
+            let bit = rng.below(8) as u8;
+            if !disk.rot(&path(), place, bit) {
+                continue;
+            }
+            let store = open(&disk);
+            match store.get(CHUNK).map(|r| (r.state(), r.read(0..u64::MAX))) {
+                Some((state, Ok(read))) => {
+                    assert!(read.bytes[..] == data, "at {place}");
+                    assert_eq!(
+                        (state.promised, state.synced),
+                        (Version(1), Version(1)),
+                        "at {place}"
+                    );
+                }
+                Some((_, Err(error))) => {
+                    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+                    refused += 1;
+                }
+                None => {
+                    assert_eq!(store.broken(), [CHUNK]);
+                    refused += 1;
+                    use dfs_stdx::disk::Disk as _;
+                    let kept = disk.list("/d/quarantine".as_ref()).unwrap();
+                    disk.rename(&PathBuf::from("/d/quarantine").join(&kept[0]), &path())
+                        .unwrap();
+                }
+            }
+            drop(store);
+            disk.rot(&path(), place, bit);
+        }
+        assert!(refused > 200);
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_off_reads_no_zeros() {
+    use dfs_stdx::disk::{Disk as _, Open};
+    let (disk, data) = written(true);
+    disk.open(&path(), Open::Existing)
+        .unwrap()
+        .set_length(12288 + BLOCK + 5)
+        .unwrap();
+    let replica = open(&disk).get(CHUNK).unwrap();
+    assert!(replica.read(0..BLOCK).unwrap().bytes[..] == data[..BLOCK as usize]);
+    assert!(matches!(
+        replica.read(BLOCK..BLOCK + 5),
+        Err(Error::Corrupt { block: 1, .. })
+    ));
+    assert_eq!(replica.bad_blocks().unwrap(), [1, 2]);
+}
+
+#[test]
+fn an_overwrite_of_a_part_does_not_hide_rot() {
+    let (disk, _) = written(true);
+    assert!(disk.rot(&path(), 12288 + 40_000, 3));
+    let store = open(&disk);
+    let replica = store.get(CHUNK).unwrap();
+    assert!(matches!(
+        replica.apply(&[packet(3, 10, b"part")]),
+        Err(Error::Corrupt { block: 0, .. })
+    ));
+    assert_eq!(replica.bad_blocks().unwrap(), [0]);
+    assert!(
+        matches!(replica.accept(0), Err(Error::Refused(_))),
+        "it is not torn"
+    );
+}
+
+#[test]
+fn a_rotten_block_is_healed_by_its_own_bytes_only() {
+    let (disk, data) = written(true);
+    assert!(disk.rot(&path(), 12288 + 70_000, 0));
+    let store = open(&disk);
+    let replica = store.get(CHUNK).unwrap();
+    let right = &data[BLOCK as usize..2 * BLOCK as usize];
+    assert!(replica.heal(1, &data[..BLOCK as usize]).is_err());
+    replica.heal(1, right).unwrap();
+    assert!(content(&replica) == data);
+}
+
+#[test]
+fn a_full_disk_acknowledges_nothing_and_keeps_what_was_there() {
+    let disk = MemDisk::new();
+    let store = open(&disk);
+    let replica = create(&store);
+    let mut model = bytes(BLOCK as usize + 10, 1);
+    replica.apply(&[packet(1, 0, &model)]).unwrap();
+    // A gap, so that overwriting can need space too.
+    replica.apply(&[packet(2, 4 * BLOCK, b"end")]).unwrap();
+    write(&mut model, 4 * BLOCK, b"end");
+    disk.set_capacity(1);
+    for (offset, length) in [
+        (4 * BLOCK + 3, 200_000),
+        (2 * BLOCK, BLOCK as usize),
+        (5 * BLOCK, 8),
+    ] {
+        let outcome = replica.apply(&[packet(3, offset, &bytes(length, 7))]);
+        assert!(matches!(outcome, Err(Error::Full)), "{outcome:?}");
+        assert!(content(&replica) == model);
+        assert!(replica.bad_blocks().unwrap().is_empty());
+    }
+    assert!(matches!(
+        store.create(ChunkHandle(5), Version(1), Version(1), vec![]),
+        Err(Error::Full)
+    ));
+    disk.set_capacity(1 << 40);
+    replica.apply(&[packet(3, 2 * BLOCK, &bytes(100, 7))]).unwrap();
+    write(&mut model, 2 * BLOCK, &bytes(100, 7));
+    assert!(content(&replica) == model);
+}
+
+#[test]
+fn an_overwrite_that_failed_half_way_takes_the_replica_out_of_the_stream() {
+    let disk = MemDisk::new();
+    let store = open(&disk);
+    let replica = create(&store);
+    replica.apply(&[packet(1, 0, &bytes(1000, 1))]).unwrap();
+    // The intent is written, the data is not.
+    disk.fault(Fault::io("write_at").after(1).times(1));
+    assert!(matches!(
+        replica.apply(&[packet(2, 10, b"x")]),
+        Err(Error::Disk(_))
+    ));
+    assert!(replica.state().restarted);
+    assert!(matches!(
+        replica.apply(&[packet(2, 10, b"x")]),
+        Err(Error::OutOfStream)
+    ));
+}
+
+#[test]
+fn a_failed_fsync_fences_the_disk_also_for_the_next_process() {
+    let disk = MemDisk::new();
+    let store = open(&disk);
+    let replica = create(&store);
+    replica.apply(&[packet(1, 0, b"bytes")]).unwrap();
+    disk.fault(Fault::io("sync_data").times(1));
+    assert!(matches!(replica.sync(), Err(Error::Fenced)));
+    assert!(
+        matches!(replica.sync(), Err(Error::Fenced)),
+        "it never succeeds after it failed"
+    );
+    assert!(matches!(replica.apply(&[packet(2, 5, b"x")]), Err(Error::Fenced)));
+    assert!(replica.read(0..5).is_err() && replica.try_read(0..5).is_none());
+    assert!(matches!(
+        store.create(ChunkHandle(5), Version(1), Version(1), vec![]),
+        Err(Error::Fenced)
+    ));
+    assert!(store.disks()[0].failed);
+    drop((store, replica));
+    let store = open(&disk);
+    assert!(store.disks()[0].failed);
+    assert_eq!(store.get(CHUNK).unwrap().state().kind, Kind::Broken);
+}
+
+#[test]
+fn an_error_of_every_operation_is_an_error_and_no_panic() {
+    for operation in [
+        "open",
+        "read_at",
+        "write_at",
+        "sync_data",
+        "sync_dir",
+        "length",
+        "set_length",
+        "rename",
+        "list",
+    ] {
+        for after in 0..12 {
+            let disk = MemDisk::new();
+            drop(open(&disk));
+            disk.fault(Fault::io(operation).after(after).times(1));
+            let Ok(store) = try_open(&disk) else { continue };
+            let Ok(replica) = store.create(CHUNK, Version(1), Version(1), vec![]) else {
+                continue;
+            };
+            let mut acknowledged = Vec::new();
+            for n in 1..6u64 {
+                let data = bytes(3_000, n);
+                if replica.apply(&[packet(n, n * 2_000, &data)]).is_ok() {
+                    write(&mut acknowledged, n * 2_000, &data);
+                } else {
+                    break;
+                }
+                let _ = replica.sync();
+            }
+            disk.heal();
+            if let Ok(read) = replica.read(0..u64::MAX) {
+                assert!(read.bytes.len() >= acknowledged.len());
+            }
+        }
+    }
+}
