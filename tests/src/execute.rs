@@ -19,10 +19,18 @@ pub async fn execute(client: &Client, operation: &Operation) -> Result<Outcome> 
 
 fn is_refusal(error: &Error) -> bool {
     use dfs_proto::Code::{
-        AlreadyExists, InvalidArgument, IsADirectory, NotADirectory, NotEmpty, NotFound, NotPermitted, TooManyLinks,
+        AlreadyExists, InvalidArgument, IsADirectory, NotADirectory, NotEmpty, NotFound, NotPermitted,
+        TooManyLinks,
     };
     let refusals = [
-        NotFound, AlreadyExists, NotEmpty, NotADirectory, IsADirectory, InvalidArgument, NotPermitted, TooManyLinks,
+        NotFound,
+        AlreadyExists,
+        NotEmpty,
+        NotADirectory,
+        IsADirectory,
+        InvalidArgument,
+        NotPermitted,
+        TooManyLinks,
     ];
     refusals.contains(&error.code)
 }
@@ -30,21 +38,37 @@ fn is_refusal(error: &Error) -> bool {
 async fn attempt(client: &Client, operation: &Operation) -> Result<Outcome> {
     match operation {
         Operation::Create(path) => {
-            client.open_with(path, OpenOptions::new().write(true).create_new(true)).await?.close().await?;
+            client
+                .open_with(path, OpenOptions::new().write(true).create_new(true))
+                .await?
+                .close()
+                .await?;
         }
-        Operation::Write { path, offset, length, seed, sync } => {
+        Operation::Write {
+            path,
+            offset,
+            length,
+            seed,
+            sync,
+        } => {
             let file = writable(client, path, *sync).await?;
-            file.handle().write_at(*offset, Bytes::from(bytes_of(*seed, *length))).await?;
+            file.handle()
+                .write_at(*offset, Bytes::from(bytes_of(*seed, *length)))
+                .await?;
             file.close().await?;
         }
         Operation::Append { path, length, seed } => {
             let file = client.open_with(path, OpenOptions::new().append(true)).await?;
-            file.handle().append(Bytes::from(bytes_of(*seed, *length))).await?;
+            file.handle()
+                .append(Bytes::from(bytes_of(*seed, *length)))
+                .await?;
             file.close().await?;
         }
         Operation::Read { path, offset, length } => {
             let length = usize::try_from(*length).expect("small");
-            return Ok(Outcome::Bytes(client.open(path).await?.read_at(*offset, length).await?.to_vec()));
+            return Ok(Outcome::Bytes(
+                client.open(path).await?.read_at(*offset, length).await?.to_vec(),
+            ));
         }
         Operation::Truncate { path, size } => {
             let mut file = writable(client, path, true).await?;
@@ -58,7 +82,10 @@ async fn attempt(client: &Client, operation: &Operation) -> Result<Outcome> {
         Operation::Link { existing, path } => drop(client.link(existing, path).await?),
         Operation::Symlink { target, path } => drop(client.symlink(target, path).await?),
         Operation::Chmod { path, mode } => {
-            let set = SetAttributes { mode: Some(*mode), ..SetAttributes::default() };
+            let set = SetAttributes {
+                mode: Some(*mode),
+                ..SetAttributes::default()
+            };
             client.set_attributes(path, set).await?;
         }
         Operation::List(path) => return names(client, path).await,
@@ -68,12 +95,21 @@ async fn attempt(client: &Client, operation: &Operation) -> Result<Outcome> {
 }
 
 async fn writable(client: &Client, path: &str, sync: bool) -> Result<File> {
-    client.open_with(path, OpenOptions::new().write(true).sync_on_close(sync)).await
+    client
+        .open_with(path, OpenOptions::new().write(true).sync_on_close(sync))
+        .await
 }
 
 async fn names(client: &Client, path: &str) -> Result<Outcome> {
     let name = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the operations use plain names");
-    Ok(Outcome::Names(client.list(path).await?.into_iter().map(|e| name(e.name)).collect()))
+    Ok(Outcome::Names(
+        client
+            .list(path)
+            .await?
+            .into_iter()
+            .map(|e| name(e.name))
+            .collect(),
+    ))
 }
 
 async fn stat(client: &Client, path: &str) -> Result<Outcome> {

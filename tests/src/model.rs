@@ -13,7 +13,18 @@ pub enum Operation {
     /// Create a file; it must not exist.
     Create(String),
     /// Write bytes made from `seed` at `offset`; the file must exist.
-    Write { path: String, offset: u64, length: u64, seed: u64, sync: bool },
+    Write {
+        /// Where.
+        path: String,
+        /// From this byte on.
+        offset: u64,
+        /// How many.
+        length: u64,
+        /// Which.
+        seed: u64,
+        /// Closed with fsync.
+        sync: bool,
+    },
     /// Write at the end.
     Append { path: String, length: u64, seed: u64 },
     /// Read a range.
@@ -89,8 +100,15 @@ const ROOT: u64 = 1;
 
 impl Default for Reference {
     fn default() -> Self {
-        let root = Inode { body: Body::Directory(BTreeMap::new()), mode: 0o755, links: 2 };
-        Reference { inodes: BTreeMap::from([(ROOT, root)]), next: 2 }
+        let root = Inode {
+            body: Body::Directory(BTreeMap::new()),
+            mode: 0o755,
+            links: 2,
+        };
+        Reference {
+            inodes: BTreeMap::from([(ROOT, root)]),
+            next: 2,
+        }
     }
 }
 
@@ -103,7 +121,13 @@ impl Reference {
             Operation::Create(path) => self.make(path, Body::File(Vec::new()), 0o644),
             Operation::Mkdir(path) => self.make(path, Body::Directory(BTreeMap::new()), 0o755),
             Operation::Symlink { target, path } => self.make(path, Body::Symlink(target.clone()), 0o777),
-            Operation::Write { path, offset, length, seed, .. } => self.write(path, Some(*offset), &bytes_of(*seed, *length)),
+            Operation::Write {
+                path,
+                offset,
+                length,
+                seed,
+                ..
+            } => self.write(path, Some(*offset), &bytes_of(*seed, *length)),
             Operation::Append { path, length, seed } => self.write(path, None, &bytes_of(*seed, *length)),
             Operation::Read { path, offset, length } => self.read(path, *offset, *length),
             Operation::Truncate { path, size } => self.truncate(path, *size),
@@ -194,7 +218,14 @@ impl Reference {
         let directory = matches!(body, Body::Directory(_));
         let id = self.next;
         self.next += 1;
-        self.inodes.insert(id, Inode { body, mode, links: if directory { 2 } else { 1 } });
+        self.inodes.insert(
+            id,
+            Inode {
+                body,
+                mode,
+                links: if directory { 2 } else { 1 },
+            },
+        );
         self.entries_mut(parent).insert(name.to_owned(), id);
         self.inode_mut(parent).links += u32::from(directory);
         Ok(Outcome::Done)
@@ -345,23 +376,59 @@ pub fn random_operation(rng: &Rng) -> Operation {
     };
     let folder = || ["/a", "/b", "/a/c", "/f0"][usize::try_from(rng.below(4)).expect("small")].to_owned();
     let offset = || rng.below(FILE_BYTES_MAX * 2 / 3);
-    let length = || if rng.below(3) == 0 { rng.below(100) } else { rng.below(FILE_BYTES_MAX / 3) };
+    let length = || {
+        if rng.below(3) == 0 {
+            rng.below(100)
+        } else {
+            rng.below(FILE_BYTES_MAX / 3)
+        }
+    };
     match rng.below(100) {
         0..=13 => Operation::Create(path()),
-        14..=35 => {
-            Operation::Write { path: path(), offset: offset(), length: length(), seed: rng.u64(), sync: rng.below(3) == 0 }
-        }
-        36..=42 => Operation::Append { path: path(), length: length() / 4, seed: rng.u64() },
-        43..=57 => Operation::Read { path: path(), offset: offset(), length: length() },
-        58..=64 => Operation::Truncate { path: path(), size: offset() },
-        65..=72 => Operation::Rename { from: path(), to: path() },
-        73..=74 => Operation::Rename { from: folder(), to: folder() },
+        14..=35 => Operation::Write {
+            path: path(),
+            offset: offset(),
+            length: length(),
+            seed: rng.u64(),
+            sync: rng.below(3) == 0,
+        },
+        36..=42 => Operation::Append {
+            path: path(),
+            length: length() / 4,
+            seed: rng.u64(),
+        },
+        43..=57 => Operation::Read {
+            path: path(),
+            offset: offset(),
+            length: length(),
+        },
+        58..=64 => Operation::Truncate {
+            path: path(),
+            size: offset(),
+        },
+        65..=72 => Operation::Rename {
+            from: path(),
+            to: path(),
+        },
+        73..=74 => Operation::Rename {
+            from: folder(),
+            to: folder(),
+        },
         75..=79 => Operation::Remove(path()),
         80..=84 => Operation::Mkdir(folder()),
         85..=86 => Operation::RemoveDir(folder()),
-        87..=89 => Operation::Link { existing: path(), path: path() },
-        90..=91 => Operation::Symlink { target: path(), path: format!("/s{}", rng.below(2)) },
-        92..=93 => Operation::Chmod { path: path(), mode: u32::try_from(rng.below(0o777)).expect("small") },
+        87..=89 => Operation::Link {
+            existing: path(),
+            path: path(),
+        },
+        90..=91 => Operation::Symlink {
+            target: path(),
+            path: format!("/s{}", rng.below(2)),
+        },
+        92..=93 => Operation::Chmod {
+            path: path(),
+            mode: u32::try_from(rng.below(0o777)).expect("small"),
+        },
         94..=96 => Operation::List(folder()),
         _ => Operation::Stat(path()),
     }
@@ -377,12 +444,37 @@ mod tests {
         let done = |fs: &mut Reference, op| assert_eq!(fs.apply(&op), Outcome::Done);
         done(&mut fs, Operation::Mkdir("/a".into()));
         done(&mut fs, Operation::Create("/a/f".into()));
-        done(&mut fs, Operation::Write { path: "/a/f".into(), offset: 3, length: 2, seed: 1, sync: false });
-        let read = fs.apply(&Operation::Read { path: "/a/f".into(), offset: 0, length: 9 });
+        done(
+            &mut fs,
+            Operation::Write {
+                path: "/a/f".into(),
+                offset: 3,
+                length: 2,
+                seed: 1,
+                sync: false,
+            },
+        );
+        let read = fs.apply(&Operation::Read {
+            path: "/a/f".into(),
+            offset: 0,
+            length: 9,
+        });
         assert_eq!(read, Outcome::Bytes([vec![0; 3], bytes_of(1, 2)].concat()));
-        assert_eq!(fs.apply(&Operation::RemoveDir("/a".into())), Outcome::Refused(Code::NotEmpty));
-        done(&mut fs, Operation::Rename { from: "/a/f".into(), to: "/g".into() });
+        assert_eq!(
+            fs.apply(&Operation::RemoveDir("/a".into())),
+            Outcome::Refused(Code::NotEmpty)
+        );
+        done(
+            &mut fs,
+            Operation::Rename {
+                from: "/a/f".into(),
+                to: "/g".into(),
+            },
+        );
         assert_eq!(fs.paths(), ["/", "/a", "/g"]);
-        assert_eq!(fs.apply(&Operation::Stat("/".into())), Outcome::Stat('d', 0, 3, 0o755));
+        assert_eq!(
+            fs.apply(&Operation::Stat("/".into())),
+            Outcome::Stat('d', 0, 3, 0o755)
+        );
     }
 }

@@ -36,21 +36,35 @@ async fn compare(client: Client, rng: Rng, history: History, faults: Faults) -> 
         let found = execute(&client, &operation).await;
         history.note(format!("{step} {operation:?} -> {}", brief(&found)));
         let found = found.map_err(|e| anyhow::anyhow!("step {step} {operation:?}: {e}"))?;
-        ensure!(found == expected, "step {step} {operation:?}: {} instead of {}", brief(&found), brief(&expected));
+        ensure!(
+            found == expected,
+            "step {step} {operation:?}: {} instead of {}",
+            brief(&found),
+            brief(&expected)
+        );
     }
     faults.borrow_mut().push(Fault::Heal);
     for path in reference.paths() {
         for operation in [
             Operation::Stat(path.clone()),
             Operation::List(path.clone()),
-            Operation::Read { path: path.clone(), offset: 0, length: 1 << 20 },
+            Operation::Read {
+                path: path.clone(),
+                offset: 0,
+                length: 1 << 20,
+            },
         ] {
             let expected = reference.apply(&operation);
             if path == "/" && matches!(operation, Operation::Read { .. }) {
                 continue;
             }
             let found = execute(&client, &operation).await?;
-            ensure!(found == expected, "at the end {operation:?}: {} instead of {}", brief(&found), brief(&expected));
+            ensure!(
+                found == expected,
+                "at the end {operation:?}: {} instead of {}",
+                brief(&found),
+                brief(&expected)
+            );
         }
     }
     Ok(())
@@ -80,11 +94,17 @@ fn disturb(rng: &Rng, faults: &Faults, history: &History) {
 }
 
 fn run(seed: u64) {
-    let parameters = Parameters { chunk_bytes: 64 * 1024, goal: 3, time_divisor: 10 };
+    let parameters = Parameters {
+        chunk_bytes: 64 * 1024,
+        goal: 3,
+        time_divisor: 10,
+    };
     let mut world = SimWorld::new(seed, usize::try_from(CHUNKSERVERS).expect("few"), parameters);
     let faults = Faults::default();
     let asked = faults.clone();
-    world.client("client", move |client, rng, history| compare(client, rng, history, asked));
+    world.client("client", move |client, rng, history| {
+        compare(client, rng, history, asked)
+    });
     let mut restart_at = None;
     world.run(Duration::from_secs(600), |world, now| {
         for fault in faults.borrow_mut().drain(..) {
@@ -118,5 +138,8 @@ fn the_file_system_is_its_reference() {
 
 #[test]
 fn the_comparison_can_fail() {
-    assert_ne!(Outcome::Done, Reference::default().apply(&Operation::Remove("/f0".into())));
+    assert_ne!(
+        Outcome::Done,
+        Reference::default().apply(&Operation::Remove("/f0".into()))
+    );
 }

@@ -9,7 +9,11 @@ use std::time::Duration;
 const CHUNKSERVERS: usize = 4;
 
 fn parameters() -> Parameters {
-    Parameters { chunk_bytes: 64 * 1024, goal: 3, time_divisor: 10 }
+    Parameters {
+        chunk_bytes: 64 * 1024,
+        goal: 3,
+        time_divisor: 10,
+    }
 }
 
 /// One whole run; what happened and which faults landed.
@@ -18,7 +22,9 @@ fn run(seed: u64) -> (String, Landed) {
     let ledger = writers::Ledger::default();
     for name in ["left", "right"] {
         let ledger = ledger.clone();
-        world.client(name, move |client, rng, history| writers::work(client, rng, history, name.into(), ledger));
+        world.client(name, move |client, rng, history| {
+            writers::work(client, rng, history, name.into(), ledger)
+        });
     }
     let mut schedule = Schedule::new(CHUNKSERVERS as u64, Duration::from_secs(2));
     world.run(Duration::from_secs(300), |world, now| schedule.step(world, now));
@@ -47,7 +53,10 @@ fn acknowledged_writes_survive_and_members_become_identical() {
         landed.add(&run(seed).1);
     }
     eprintln!("faults that landed: {landed:?}");
-    assert!(!many || landed.0.len() == 6, "a kind of fault never landed: {landed:?}");
+    assert!(
+        !many || landed.0.len() == 6,
+        "a kind of fault never landed: {landed:?}"
+    );
 }
 
 #[test]

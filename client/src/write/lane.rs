@@ -280,8 +280,16 @@ impl Lane {
             }
             self.publish_wanted(0, self.wanted.settle);
         }
-        let due = self.last_commit + self.shared.core.master.timings().commit_every;
-        (self.touched && self.window.acked_ticket() > 0 && due <= Instant::now()).then(|| self.commit(false))
+        self.commit_due()
+            .is_some_and(|due| due <= Instant::now())
+            .then(|| self.commit(false))
+    }
+
+    /// When the master is to be told by itself. One answer for waiting and for acting: a time at which nothing is
+    /// done would be waited for without end.
+    fn commit_due(&self) -> Option<Instant> {
+        (self.touched && self.finish.is_none() && self.window.acked_ticket() > 0)
+            .then(|| self.last_commit + self.shared.core.master.timings().commit_every)
     }
 
     fn commit(&mut self, durable: bool) -> Committing {
@@ -368,7 +376,7 @@ impl Lane {
     fn next_wake(&self, may_commit: bool) -> Instant {
         let timings = self.shared.core.master.timings();
         let ack = self.window.oldest_sent().map(|t| t + self.ack_deadline());
-        let commit = (self.touched && may_commit).then(|| self.last_commit + timings.commit_every);
+        let commit = self.commit_due().filter(|_| may_commit);
         let idle = (self.is_idle() && !self.idle).then(|| self.moved + timings.idle_before_close);
         let far = Instant::now() + Duration::from_secs(3600);
         [ack, commit, idle].into_iter().flatten().min().unwrap_or(far)

@@ -7,8 +7,8 @@
 pub mod net;
 pub mod oracle;
 pub mod schedule;
-pub mod writers;
 pub mod world;
+pub mod writers;
 
 pub use net::SimNet;
 pub use schedule::{Landed, Schedule};

@@ -51,7 +51,9 @@ mod tests {
 
     #[test]
     fn the_simulated_network_conforms() {
-        let mut sim = turmoil::Builder::new().simulation_duration(std::time::Duration::from_secs(120)).build();
+        let mut sim = turmoil::Builder::new()
+            .simulation_duration(std::time::Duration::from_secs(120))
+            .build();
         sim.host("server", || async {
             suites::net::echo(SimNet.listen("0.0.0.0:7700").await?).await;
             Ok(())

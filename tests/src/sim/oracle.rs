@@ -1,7 +1,7 @@
 //! What must hold once faults have stopped.
 
-use super::writers::Ledger;
 use super::History;
+use super::writers::Ledger;
 use anyhow::{Context as _, ensure};
 use dfs_client::{ChunkState, Client};
 use std::time::Duration;
@@ -10,13 +10,27 @@ use std::time::Duration;
 ///
 /// # Errors
 /// What does not hold.
-pub async fn converges(client: Client, history: History, ledger: Ledger, bound: Duration) -> anyhow::Result<()> {
+pub async fn converges(
+    client: Client,
+    history: History,
+    ledger: Ledger,
+    bound: Duration,
+) -> anyhow::Result<()> {
     let expected = ledger.lock().expect("no panic").clone();
     for file in &expected {
-        let bytes = client.open(&file.path).await?.read_at(0, 1 << 20).await.context(file.path.clone())?;
+        let bytes = client
+            .open(&file.path)
+            .await?
+            .read_at(0, 1 << 20)
+            .await
+            .context(file.path.clone())?;
         let verdict = file.allows(&bytes);
         history.note(format!("{} finally {} {verdict:?}", file.path, bytes.len()));
-        ensure!(verdict.is_ok(), "{}: slot {verdict:?} lost what was acknowledged", file.path);
+        ensure!(
+            verdict.is_ok(),
+            "{}: slot {verdict:?} lost what was acknowledged",
+            file.path
+        );
     }
     let end = tokio::time::Instant::now() + bound;
     for file in &expected {
@@ -41,13 +55,23 @@ async fn members_differ(client: &Client, chunks: &[ChunkState]) -> anyhow::Resul
             .filter(|p| p.chunk == chunk.chunk && chunk.members.iter().any(|m| m.node == p.member.node))
             .collect();
         if chunk.members.len() < chunk.goal as usize {
-            return Ok(Some(format!("{}: {} of {} members", chunk.chunk, chunk.members.len(), chunk.goal)));
+            return Ok(Some(format!(
+                "{}: {} of {} members",
+                chunk.chunk,
+                chunk.members.len(),
+                chunk.goal
+            )));
         }
         let mut digests = Vec::new();
         for probe in members {
             match &probe.replica {
                 Ok(r) if r.present && r.bad_blocks.is_empty() && r.serving => digests.push(r.digest),
-                other => return Ok(Some(format!("{} on {}: {other:?}", chunk.chunk, probe.member.node))),
+                other => {
+                    return Ok(Some(format!(
+                        "{} on {}: {other:?}",
+                        chunk.chunk, probe.member.node
+                    )));
+                }
             }
         }
         if digests.windows(2).any(|w| w[0] != w[1]) || digests.len() != chunk.members.len() {

@@ -44,7 +44,12 @@ impl Schedule {
     /// The first fault comes at `first`.
     #[must_use]
     pub fn new(chunkservers: u64, first: Duration) -> Schedule {
-        Schedule { chunkservers, next: first, under_way: None, landed: Landed::default() }
+        Schedule {
+            chunkservers,
+            next: first,
+            under_way: None,
+            landed: Landed::default(),
+        }
     }
 
     /// To be called every virtual millisecond.
@@ -79,10 +84,16 @@ impl Schedule {
         let (kind, under_way) = match world.rng().below(8) {
             0 | 1 => ("kill chunkserver", UnderWay::Down(chunkserver)),
             // Only two machines ever lose power: every chunk keeps a member that has lost nothing, whatever the timing.
-            2 | 3 => ("power cut chunkserver", UnderWay::Down(Node::Chunkserver(pick(world.rng().below(2))))),
+            2 | 3 => (
+                "power cut chunkserver",
+                UnderWay::Down(Node::Chunkserver(pick(world.rng().below(2)))),
+            ),
             4 => ("kill master", UnderWay::Down(Node::Master)),
             5 => ("power cut master", UnderWay::Down(Node::Master)),
-            6 => ("cut off from the master", UnderWay::Cut("master".into(), chunkserver.host())),
+            6 => (
+                "cut off from the master",
+                UnderWay::Cut("master".into(), chunkserver.host()),
+            ),
             _ => {
                 let hosts = world.hosts();
                 let other = hosts[pick(world.rng().below(hosts.len() as u64))].clone();

@@ -48,7 +48,14 @@ impl History {
     /// Notes one event with the virtual time.
     pub fn note(&self, event: impl AsRef<str>) {
         let at = turmoil::sim_elapsed().unwrap_or_default();
-        self.0.lock().expect("no panic while noting").push(format!("{:>9.3} {}", at.as_secs_f64(), event.as_ref()));
+        if std::env::var_os("DFS_TRACE").is_some() {
+            eprintln!("{:>9.3} {}", at.as_secs_f64(), event.as_ref());
+        }
+        self.0.lock().expect("no panic while noting").push(format!(
+            "{:>9.3} {}",
+            at.as_secs_f64(),
+            event.as_ref()
+        ));
     }
 
     /// All events.
@@ -193,7 +200,11 @@ impl SimWorld {
         let start = self.sim.elapsed();
         while self.finished.borrow().values().any(|done| !done) {
             let elapsed = self.sim.elapsed() - start;
-            assert!(elapsed < bound, "clients still at work after {bound:?}:\n{}", self.tail());
+            assert!(
+                elapsed < bound,
+                "clients still at work after {bound:?}:\n{}",
+                self.tail()
+            );
             each(self, elapsed);
             if let Err(error) = self.sim.step() {
                 panic!("a client failed: {error}\n{}", self.tail());
@@ -225,14 +236,20 @@ impl SimWorld {
 
     /// Cuts the machine's power: of what was not synced anything may be left.
     pub fn power_cut(&mut self, node: &Node) {
-        self.stop(node, "power cut", |disk, rng| disk.power_cut(rng, Surviving::Random));
+        self.stop(node, "power cut", |disk, rng| {
+            disk.power_cut(rng, Surviving::Random)
+        });
     }
 
     fn stop(&mut self, node: &Node, how: &str, end: impl FnOnce(&MemDisk, &Rng)) {
         if self.down.contains(node) {
             return;
         }
-        self.history.0.lock().expect("no panic").push(format!("{how} {node:?}"));
+        self.history
+            .0
+            .lock()
+            .expect("no panic")
+            .push(format!("{how} {node:?}"));
         self.sim.crash(node.host());
         end(&self.disks[node], &self.rng);
         self.down.push(node.clone());
@@ -242,20 +259,32 @@ impl SimWorld {
     pub fn start(&mut self, node: &Node) {
         if let Some(at) = self.down.iter().position(|n| n == node) {
             self.down.remove(at);
-            self.history.0.lock().expect("no panic").push(format!("start {node:?}"));
+            self.history
+                .0
+                .lock()
+                .expect("no panic")
+                .push(format!("start {node:?}"));
             self.sim.bounce(node.host());
         }
     }
 
     /// Cuts the link between two hosts, both ways; see `heal`.
     pub fn partition(&mut self, a: &str, b: &str) {
-        self.history.0.lock().expect("no panic").push(format!("partition {a} {b}"));
+        self.history
+            .0
+            .lock()
+            .expect("no panic")
+            .push(format!("partition {a} {b}"));
         self.sim.partition(a, b);
     }
 
     /// Joins the link again.
     pub fn repair(&mut self, a: &str, b: &str) {
-        self.history.0.lock().expect("no panic").push(format!("repair {a} {b}"));
+        self.history
+            .0
+            .lock()
+            .expect("no panic")
+            .push(format!("repair {a} {b}"));
         self.sim.repair(a, b);
     }
 
@@ -275,7 +304,11 @@ impl SimWorld {
     /// Every host's name: nodes first, then clients.
     #[must_use]
     pub fn hosts(&self) -> Vec<String> {
-        self.disks.keys().map(Node::host).chain(self.clients.iter().cloned()).collect()
+        self.disks
+            .keys()
+            .map(Node::host)
+            .chain(self.clients.iter().cloned())
+            .collect()
     }
 
     /// The disk of a node: rot it, fill it, look at it.

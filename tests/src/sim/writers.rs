@@ -23,7 +23,10 @@ pub struct Expected {
 impl Expected {
     fn new(path: String) -> Expected {
         let slots = usize::try_from(FILE_BYTES / SLOT_BYTES).expect("few");
-        Expected { path, slots: vec![vec![0]; slots] }
+        Expected {
+            path,
+            slots: vec![vec![0]; slots],
+        }
     }
 
     /// True if `bytes` (from the file's start) are what this allows; else the first slot that is wrong.
@@ -54,7 +57,13 @@ pub type Ledger = Arc<Mutex<Vec<Expected>>>;
 ///
 /// # Errors
 /// If a read gives bytes that were never acknowledged there, or a call fails that must not.
-pub async fn work(client: Client, rng: Rng, history: History, name: String, ledger: Ledger) -> anyhow::Result<()> {
+pub async fn work(
+    client: Client,
+    rng: Rng,
+    history: History,
+    name: String,
+    ledger: Ledger,
+) -> anyhow::Result<()> {
     let end = tokio::time::Instant::now() + Duration::from_secs(25);
     let mut files = Vec::new();
     for n in 0..2 {
@@ -67,7 +76,12 @@ pub async fn work(client: Client, rng: Rng, history: History, name: String, ledg
         let slot = usize::try_from(rng.below(expected.slots.len() as u64)).expect("few");
         match rng.below(10) {
             0..=5 => write(file, expected, slot, 1 + rng.below(u64::MAX - 1), &history).await,
-            6 => drop(file.handle().sync_all().await.map_err(|e| history.note(format!("{} sync {e}", expected.path)))),
+            6 => drop(
+                file.handle()
+                    .sync_all()
+                    .await
+                    .map_err(|e| history.note(format!("{} sync {e}", expected.path))),
+            ),
             _ => check(file, expected, &history).await?,
         }
         tokio::time::sleep(Duration::from_millis(rng.below(40))).await;
@@ -81,7 +95,11 @@ pub async fn work(client: Client, rng: Rng, history: History, name: String, ledg
 }
 
 async fn open(client: &Client, path: &str) -> anyhow::Result<File> {
-    let options = OpenOptions::new().read(true).write(true).create(true).sync_on_close(false);
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .sync_on_close(false);
     Ok(client.open_with(path, options).await?)
 }
 
@@ -92,7 +110,11 @@ async fn write(file: &File, expected: &mut Expected, slot: usize, seed: u64, his
         Ok(()) => expected.slots[slot] = vec![seed],
         Err(_) => expected.slots[slot].push(seed),
     }
-    history.note(format!("{} write {slot} {seed:x} {:?}", expected.path, result.map_err(|e| e.code)));
+    history.note(format!(
+        "{} write {slot} {seed:x} {:?}",
+        expected.path,
+        result.map_err(|e| e.code)
+    ));
 }
 
 async fn check(file: &File, expected: &Expected, history: &History) -> anyhow::Result<()> {
@@ -100,7 +122,12 @@ async fn check(file: &File, expected: &Expected, history: &History) -> anyhow::R
         Ok(bytes) => {
             let verdict = expected.allows(&bytes);
             history.note(format!("{} read {} {verdict:?}", expected.path, bytes.len()));
-            anyhow::ensure!(verdict.is_ok(), "{}: slot {:?} holds what was never acknowledged", expected.path, verdict);
+            anyhow::ensure!(
+                verdict.is_ok(),
+                "{}: slot {:?} holds what was never acknowledged",
+                expected.path,
+                verdict
+            );
         }
         Err(error) => history.note(format!("{} read {error}", expected.path)),
     }
