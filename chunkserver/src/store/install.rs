@@ -243,6 +243,8 @@ fn holds(body: &Body, length: u64, target: &Target, block: u64, verify: bool) ->
 impl Core {
     /// Carries out a staged sync: the same outcome however often it is done.
     fn redo(&mut self, staged: &dyn File, target: &Target, needed: &[u32]) -> Result<()> {
+        // First: settling cuts off what lies beyond the length of before.
+        self.settle_slots()?;
         let body = self.load()?;
         for (place, block) in needed.iter().enumerate() {
             let mut bytes = vec![0; index(block_length(u64::from(*block), target.length))];

@@ -536,3 +536,101 @@ async fn a_server_of_another_cluster_is_not_entered() {
     .await;
     assert_eq!(foreign.heartbeats(), 0);
 }
+
+/// Two members, of which node 1 has applied what node 2 did not take and nobody acknowledged; node 1 is the source of
+/// version 2, and node 2 dies at its `count`-th change on disk while it becomes the same. True if it did die.
+async fn dies_in_sync(count: u64, fsynced: bool) -> (World3, bool) {
+    let world = World3::start(2).await;
+    let mut writer = world.writer(&[1, 2]).await;
+    writer.write(0, &bytes(1, 200_000), fsynced).await.unwrap();
+    world.master.adopt(2, CHUNK, 2, &[1, 2]).await;
+    assert!(writer.write(100_000, &bytes(99, 150_000), false).await.is_err());
+    world.master.adopt(1, CHUNK, 2, &[1, 2]).await;
+    let v2 = plan(2, &[1, 2]);
+    world.master.sync(1, &v2).await.unwrap();
+    world.nodes[1].disk.die_after(count);
+    let died = world.master.sync(2, &v2).await.is_err();
+    (world, died)
+}
+
+async fn adopt_after_restart(world: &mut World3) -> Vec<pb::Adopted> {
+    world.master.hang_up();
+    let mut answers = Vec::new();
+    for node in [1, 2] {
+        if world.nodes[node as usize - 1].running.is_none() {
+            world.nodes[node as usize - 1].boot().await;
+        }
+        world.master.session(node).await;
+        answers.push(world.master.adopt(node, CHUNK, 3, &[2, 1]).await);
+    }
+    answers
+}
+
+async fn read_all(world: &World3) -> Vec<u8> {
+    let v3 = world.master.capability(CHUNK, 3, &[2, 1], 200_000);
+    let (_, payload) = world.client(2).await.read(v3, 0, 300_000).await.unwrap();
+    payload.to_vec()
+}
+
+#[tokio::test]
+async fn a_whole_member_stays_whole_wherever_its_process_dies_in_sync() {
+    let old = bytes(1, 200_000);
+    let new = [&old[..100_000], &bytes(99, 150_000)].concat();
+    let (mut deaths, mut olds, mut news) = (0, 0, 0);
+    for count in 0..14 {
+        let (mut world, died) = dies_in_sync(count, false).await;
+        world.nodes[1].kill().await;
+        for adopted in adopt_after_restart(&mut world).await {
+            assert_eq!(adopted.kind(), pb::ReplicaKind::ReplicaIntact);
+            assert!(adopted.synced >= 1, "a whole member stays whole");
+        }
+        world.reconfigure(&plan(3, &[2, 1])).await;
+        let found = read_all(&world).await;
+        deaths += usize::from(died);
+        olds += usize::from(found == old);
+        news += usize::from(found == new);
+        assert!(
+            found == old || found == new,
+            "death {count} left neither the old nor the new bytes"
+        );
+    }
+    assert!(
+        deaths > 4 && olds > 0 && news > 0,
+        "{deaths} deaths, {olds} old, {news} new"
+    );
+}
+
+#[tokio::test]
+async fn fsynced_bytes_survive_a_power_cut_of_all_wherever_it_meets_a_sync() {
+    let old = bytes(1, 200_000);
+    let new = [&old[..100_000], &bytes(99, 150_000)].concat();
+    let mut lost = 0;
+    for count in 0..14 {
+        let (mut world, _) = dies_in_sync(count, true).await;
+        for node in &mut world.nodes {
+            node.disk.power_cut(&Rng::seeded(count), Surviving::Random);
+            node.running.take().unwrap().stop().await;
+        }
+        let answers = adopt_after_restart(&mut world).await;
+        let whole = |a: &pb::Adopted| a.kind() == pb::ReplicaKind::ReplicaIntact && a.synced >= 1;
+        let place = answers.iter().position(whole);
+        lost += usize::from(place.is_none());
+        let longest = usize::from(answers[1].fsynced_length > answers[0].fsynced_length);
+        let source = place.unwrap_or(longest) as u32 + 1;
+        world
+            .reconfigure(&Plan {
+                source,
+                source_lost: place.is_none(),
+                ..plan(3, &[2, 1])
+            })
+            .await;
+        let found = read_all(&world).await;
+        assert!(found.len() >= old.len(), "cut {count} left {} bytes", found.len());
+        let written = |n: usize| Some(&found[n]) == old.get(n) || found[n] == new[n];
+        assert!(
+            (0..found.len()).all(written),
+            "cut {count} left bytes that nobody wrote there"
+        );
+    }
+    assert!(lost > 0, "no cut left only lost replicas");
+}
