@@ -27,7 +27,7 @@ const REDUCERS: usize = 4;
 ///
 /// # Errors
 /// What reading, writing or renaming says; then there is no output.
-async fn word_count(client: &Client, input: &str, output: &str, split_bytes: u64) -> Result<()> {
+pub(crate) async fn word_count(client: &Client, input: &str, output: &str, split_bytes: u64) -> Result<()> {
     if client.exists(output).await? {
         return Err(Error::new(Code::AlreadyExists, format!("{output} exists")));
     }
