@@ -43,7 +43,6 @@ fn genesis() -> Command {
         chunk_bytes: 65_536,
         goal: 2,
         time_divisor: 1,
-        ..Parameters::default()
     };
     let cluster = BORN.0.to_vec();
     Command::internal(
@@ -276,7 +275,6 @@ fn unlink(number: u64) -> Command {
     let unlink = Unlink {
         parent: InodeId::ROOT.0,
         name: name(number),
-        ..Unlink::default()
     };
     Command::internal(3, unlink)
 }

@@ -127,7 +127,8 @@ mod tests {
         let (bytes, offsets) = segment(&[1, 3, 2]);
         let mut seen = Vec::new();
         let result = scan(&bytes, &HEADER, |record, at| {
-            Ok::<_, Infallible>(seen.push((record.index, at)))
+            seen.push((record.index, at));
+            Ok::<_, Infallible>(())
         });
         let expected: Vec<_> = (5..11).zip(offsets).collect();
         assert_eq!(seen, expected);

@@ -37,7 +37,10 @@ fn append_up_to(log: &mut Log, last: u64) -> Result<()> {
 
 fn read(log: &Log, from: u64) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    log.replay(from, |entry| Ok::<_, Error>(entries.push(entry)))?;
+    log.replay(from, |entry| {
+        entries.push(entry);
+        Ok::<_, Error>(())
+    })?;
     Ok(entries)
 }
 
@@ -333,7 +336,11 @@ fn a_damaged_log_is_read_up_to_the_damage_and_set_aside() {
     let second = *log.segments.keys().nth(1).unwrap();
     assert!(disk.rot(&place(&disk).segment(second), SEGMENT_HEADER_BYTES as u64 + 30, 1));
     let mut seen = Vec::new();
-    let found = salvage(&place(&disk), 2, |entry| Ok::<_, Error>(seen.push(entry.index))).unwrap();
+    let found = salvage(&place(&disk), 2, |entry| {
+        seen.push(entry.index);
+        Ok::<_, Error>(())
+    })
+    .unwrap();
     assert_eq!(found, Some((1, CLUSTER)));
     assert_eq!(seen, (2..second).collect::<Vec<_>>());
     let aside = set_aside(&place(&disk)).unwrap();
