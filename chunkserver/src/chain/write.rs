@@ -154,12 +154,6 @@ impl Write {
         self.flight.len() < FLIGHT_MAX
     }
 
-    /// Number of the next packet.
-    #[must_use]
-    pub(crate) fn next(&self) -> u64 {
-        self.next
-    }
-
     /// Committed length, bytes.
     #[must_use]
     pub(crate) fn committed_length(&self) -> u64 {

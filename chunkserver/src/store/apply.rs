@@ -4,8 +4,9 @@
 //! length and writers. A packet beyond the length needs no intent: what lies at or beyond the header's length is
 //! nobody's, and the last block's CRC is in the header itself.
 
+use super::core::{Body, Core};
 use super::error::{Error, Result};
-use super::file::{Body, Core, Replica};
+use super::file::Replica;
 use super::format::{INTENTS_MAX, TABLE_AT, Writer, encode_table, note_writer};
 use super::read::{block_bytes, index, number};
 use bytes::Bytes;

@@ -6,8 +6,8 @@
 //! overwritten since the older one: for appends, bytes that verify were written; for overwrites nobody can tell, and
 //! a table ahead of its data would acknowledge a retry that is not there.
 
+use super::core::Core;
 use super::error::Result;
-use super::file::Core;
 use super::format::Found;
 use super::read::block_verifies;
 use dfs_proto::limits::BLOCK_BYTES;

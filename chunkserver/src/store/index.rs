@@ -2,8 +2,9 @@
 //!
 //! At start only headers are read. A file that is no replica goes to quarantine and is told as broken.
 
+use super::core::Core;
 use super::error::{Error, Result};
-use super::file::{Birth, Core, Replica};
+use super::file::{Birth, Replica};
 use super::format::{DATA_AT, Found};
 use super::graves::Graves;
 use super::home::{DiskId, Home};

@@ -22,8 +22,9 @@
 //! 12288   m x 64 KiB   the blocks
 //! ```
 
+use super::core::{Body, Core};
 use super::error::{Error, Result};
-use super::file::{Body, Core, Replica};
+use super::file::Replica;
 use super::format::{TABLE_AT, Writer, decode_table, encode_table};
 use super::home::Home;
 use super::read::{block_verifies, index, number};

@@ -5,6 +5,7 @@
 
 pub mod apply;
 mod birth;
+mod core;
 pub mod error;
 pub mod file;
 pub mod format;

@@ -1,7 +1,8 @@
 //! Reading a replica: every touched block is verified against the table before a byte of it leaves.
 
+use super::core::{Body, Core, View};
 use super::error::{Error, Result};
-use super::file::{Body, Core, Replica, View};
+use super::file::Replica;
 use bytes::Bytes;
 use dfs_proto::checksum::crc;
 use dfs_proto::limits::BLOCK_BYTES;

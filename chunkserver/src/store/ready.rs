@@ -1,7 +1,8 @@
 //! Becoming ready for a version: torn blocks are settled, the length is cut, the header says *synced*.
 
+use super::core::{Body, Core};
 use super::error::{Error, Result};
-use super::file::{Body, Core, Replica};
+use super::file::Replica;
 use super::format::{TABLE_AT, encode_table};
 use super::read::{block_bytes, block_verifies, index, number};
 use dfs_proto::Version;

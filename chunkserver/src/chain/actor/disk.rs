@@ -1,0 +1,121 @@
+//! The stream's work on the disk: one batch at a time, on the pool.
+
+use super::{Actor, Applied, Life};
+use crate::report::Trouble;
+use crate::store::{self, Replica};
+use dfs_proto::{Code, Error};
+use std::sync::Arc;
+
+impl Actor {
+    /// Starts the next batch, if none is under way.
+    pub(super) fn start_work(&mut self) {
+        if self.applying.is_some() || self.queue.is_empty() {
+            return;
+        }
+        let mut packets = Vec::with_capacity(self.queue.len());
+        let (mut number, mut sync) = (0, false);
+        while let Some(job) = self.queue.pop_front() {
+            number = job.number;
+            sync = job.sync;
+            packets.push(job.packet);
+            if sync {
+                break;
+            }
+        }
+        let (store, replica) = (self.ground.store.clone(), self.replica.clone());
+        let (chunk, version) = (self.chunk(), self.version());
+        let members = self.opening.capability.members.iter().map(|m| m.node).collect();
+        let work = move || -> store::Result<Arc<Replica>> {
+            let replica = match replica {
+                Some(replica) => replica,
+                None => store.create(chunk, version, version, members)?,
+            };
+            replica.apply(&packets)?;
+            if sync {
+                replica.sync()?;
+            }
+            Ok(replica)
+        };
+        if self.replica.is_none() {
+            self.ground.fence.mark_compared(chunk);
+        }
+        self.dirty = !sync;
+        self.work(number, work);
+    }
+
+    fn work(&mut self, number: u64, work: impl FnOnce() -> store::Result<Arc<Replica>> + Send + 'static) {
+        let pool = self.ground.world.pool.clone();
+        self.applying = Some(Box::pin(async move {
+            let outcome = pool.run(work).await;
+            Applied { number, outcome }
+        }));
+    }
+
+    pub(super) async fn on_applied(&mut self, applied: Applied) -> Life {
+        match applied.outcome {
+            Ok(replica) => {
+                self.replica = Some(replica);
+                self.write.applied(applied.number, &mut self.effects);
+                self.act()
+            }
+            Err(error) => {
+                self.complain(&error);
+                let code = if matches!(error, store::Error::Stale(_)) {
+                    Code::Stale
+                } else {
+                    Code::Unavailable
+                };
+                self.leave(Error::new(code, error.to_string()).on_node(self.mine()))
+                    .await
+            }
+        }
+    }
+
+    /// Waits for the batch under way and drops the queue: after it nothing is applied any more.
+    pub(super) async fn settle(&mut self) {
+        self.queue.clear();
+        if let Some(applying) = self.applying.take() {
+            let applied = applying.await;
+            if applied.outcome.is_ok() {
+                self.write.applied(applied.number, &mut self.effects);
+            }
+        }
+        // Acknowledgements that were on their way count; nobody is told of new ones.
+        self.effects.clear();
+        self.show();
+    }
+
+    /// Tells the master of a failed disk or a rotten block.
+    fn complain(&self, error: &store::Error) {
+        let message = error.to_string();
+        match (error, &self.replica) {
+            (store::Error::Fenced, Some(replica)) => self.ground.complain(Trouble::DiskFailed {
+                disk: replica.home().id,
+                message,
+            }),
+            (store::Error::Corrupt { .. }, _) => self.ground.complain(Trouble::BadBlock {
+                chunk: self.chunk(),
+                version: self.version(),
+                message,
+            }),
+            _ => tracing::warn!(chunk = %self.chunk(), message, "packets not applied"),
+        }
+    }
+
+    /// Puts the replica on stable storage; a quiet one loses its open mark.
+    pub(super) fn tidy(&mut self, close: bool) {
+        let now = self.ground.world.clock.now();
+        (self.synced_at, self.active_at) = (now, if close { now } else { self.active_at });
+        let Some(replica) = self.replica.clone().filter(|r| r.state().open) else {
+            return;
+        };
+        self.dirty = false;
+        self.work(0, move || {
+            replica.sync()?;
+            if close {
+                replica.close()?;
+            }
+            Ok(replica)
+        });
+    }
+}

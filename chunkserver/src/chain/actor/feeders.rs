@@ -1,0 +1,218 @@
+//! What feeds the stream: clients at the head, the member above elsewhere; and the link below that is fed by it.
+
+use super::super::forward::{Link, Onward, Target};
+use super::super::write::{Effect, FLIGHT_MAX, Heading};
+use super::super::{Control, Incoming, Progress};
+use super::{Actor, Job, Life, Upstream};
+use crate::store::Packet;
+use dfs_proto::{Code, Error, Result, Version};
+use tokio::sync::watch;
+
+impl Actor {
+    pub(super) async fn on_control(&mut self, control: Control) -> Life {
+        self.active_at = self.ground.world.clock.now();
+        match control {
+            Control::WriteOpen { writer, reply } => {
+                let (progress, seen) = watch::channel(Progress {
+                    upto: self.write.committed_sequence(writer),
+                    length: self.write.committed_length(),
+                    end: None,
+                });
+                let answer = if self.is_head() {
+                    self.clients.insert(writer, progress);
+                    Ok(seen)
+                } else {
+                    Err(Error::new(Code::InvalidArgument, "writes go to the head").on_node(self.mine()))
+                };
+                // If the asker has gone, its connection's end says so soon.
+                let _ = reply.send(answer);
+                self.show();
+                Life::On
+            }
+            Control::WriterGone { writer } => {
+                // The same writer may be back on another connection: then this end is not its.
+                if self.clients.get(&writer).is_some_and(watch::Sender::is_closed) {
+                    self.clients.remove(&writer);
+                    self.show();
+                }
+                Life::On
+            }
+            Control::ChainOpen {
+                incarnation,
+                first,
+                fresh,
+                reply,
+            } => {
+                let _ = reply.send(self.accept_upstream(incarnation, first, fresh));
+                Life::On
+            }
+            Control::UpstreamGone { incarnation } => self.on_upstream_end(incarnation).await,
+            Control::Drain { why, done } => {
+                self.end_feeders(&why);
+                self.settle().await;
+                self.gate.leave(why);
+                let _ = done.send(());
+                Life::Over
+            }
+        }
+    }
+
+    fn accept_upstream(
+        &mut self,
+        incarnation: u64,
+        first: u64,
+        fresh: bool,
+    ) -> Result<watch::Receiver<Progress>> {
+        let absent = self.replica.is_none();
+        let refused = |code: Code, why: &str| {
+            let error = Error::new(code, why).on_chunk(self.chunk(), self.version());
+            Err(error.on_node(self.mine()))
+        };
+        if self.is_head() {
+            return refused(Code::InvalidArgument, "a head has nobody above it");
+        }
+        if !self.write.is_quiet() {
+            return refused(Code::Unavailable, "the last stream left bytes uncommitted");
+        }
+        let born = first == 1 && self.version() == Version::FIRST;
+        if absent != fresh || fresh && !born || first == 0 {
+            return refused(
+                Code::Unavailable,
+                "there is no replica to go on with, or one where there must be none",
+            );
+        }
+        self.write.restart(first);
+        self.fresh = fresh;
+        self.link = None;
+        let (progress, seen) = watch::channel(Progress::default());
+        self.upstream = Some(Upstream {
+            incarnation,
+            progress,
+        });
+        Ok(seen)
+    }
+
+    fn is_upstream(&self, incarnation: u64) -> bool {
+        self.upstream
+            .as_ref()
+            .is_some_and(|u| u.incarnation == incarnation)
+    }
+
+    async fn on_upstream_end(&mut self, incarnation: u64) -> Life {
+        if !self.is_upstream(incarnation) {
+            return Life::On;
+        }
+        self.upstream = None;
+        if self.write.is_quiet() {
+            self.link = None;
+            return Life::On;
+        }
+        let above = self.opening.capability.members[self.opening.place - 1].node;
+        self.leave(Error::new(Code::Unavailable, "the link from above broke").on_node(above))
+            .await
+    }
+
+    pub(super) async fn on_incoming(&mut self, incoming: Incoming) -> Life {
+        let now = self.ground.world.clock.now();
+        self.active_at = now;
+        match incoming {
+            Incoming::Client { packet, sync } => {
+                if !self.clients.contains_key(&packet.writer) {
+                    return Life::On;
+                }
+                let effect = self.write.from_client(heading(&packet, sync), now);
+                match effect {
+                    Some(Effect::Take { number, data }) => {
+                        return self.take(number, packet, sync, data).await;
+                    }
+                    other => self.effects.extend(other),
+                }
+                self.act()
+            }
+            Incoming::Chain {
+                incarnation,
+                number,
+                packet,
+                sync,
+                committed,
+            } => {
+                if !self.is_upstream(incarnation) {
+                    return Life::On;
+                }
+                self.write.committed_above(committed, &mut self.effects);
+                self.act();
+                match self.write.from_above(number, heading(&packet, sync), now) {
+                    Effect::Take { number, data } => self.take(number, packet, sync, data).await,
+                    Effect::Gap | Effect::Ack { .. } | Effect::AckUp(_) | Effect::Committed(_) => {
+                        let why = format!("packet {number} is not the next one");
+                        self.leave(Error::new(Code::Unavailable, why).on_node(self.mine()))
+                            .await
+                    }
+                }
+            }
+            Incoming::Committed { incarnation, number } => {
+                if self.is_upstream(incarnation) {
+                    self.write.committed_above(number, &mut self.effects);
+                }
+                self.act()
+            }
+            Incoming::Closed { incarnation } => self.on_upstream_end(incarnation).await,
+        }
+    }
+
+    /// Forwards the packet and queues it for the disk, at the same time.
+    async fn take(&mut self, number: u64, mut packet: Packet, sync: bool, data: bool) -> Life {
+        if !data {
+            packet.data = bytes::Bytes::new();
+            packet.checksums = Vec::new();
+        }
+        if self.opening.place + 1 < self.opening.capability.members.len() {
+            let link = self.link.take().unwrap_or_else(|| self.open_link(number));
+            let sent = link.send(Onward {
+                number,
+                packet: packet.clone(),
+                sync,
+            });
+            self.link = Some(link);
+            if !sent {
+                let below = self.opening.capability.members[self.opening.place + 1].node;
+                return self
+                    .leave(Error::new(Code::Unavailable, "the link below has ended").on_node(below))
+                    .await;
+            }
+        }
+        self.queue.push_back(Job { number, packet, sync });
+        self.show();
+        Life::On
+    }
+
+    fn open_link(&self, first: u64) -> Link {
+        let target = Target {
+            member: self.opening.capability.members[self.opening.place + 1].clone(),
+            pass: self.opening.pass.clone(),
+            // One a link, so that the end of an old link is never taken for that of a new one.
+            incarnation: self.ground.world.rng.u64(),
+            first,
+            fresh: self.fresh && first == 1,
+        };
+        Link::open(&self.ground, target, FLIGHT_MAX + 1)
+    }
+
+    pub(super) async fn on_broken_link(&mut self, error: Error) -> Life {
+        self.link = None;
+        if self.write.is_quiet() {
+            return Life::On;
+        }
+        self.leave(error).await
+    }
+}
+
+fn heading(packet: &Packet, sync: bool) -> Heading {
+    Heading {
+        writer: packet.writer,
+        sequence: packet.sequence,
+        offset: packet.offset,
+        length: packet.data.len() as u64,
+        sync,
+    }
+}
