@@ -50,16 +50,9 @@ pub(super) struct Reason {
     pub(super) why: &'static str,
 }
 
-#[derive(Debug)]
-struct Running {
-    progress: watch::Receiver<Progress>,
-    /// What was said since it began.
-    said: BTreeMap<NodeId, Word>,
-}
-
-/// Changes under way.
+/// Changes under way, and how far each is.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Mutex<BTreeMap<ChunkHandle, Running>>);
+pub(super) struct Changes(Mutex<BTreeMap<ChunkHandle, watch::Receiver<Progress>>>);
 
 impl Changes {
     pub(super) fn is_under_way(&self, chunk: ChunkHandle) -> bool {
@@ -75,25 +68,15 @@ enum Carried {
 }
 
 impl Steward {
-    /// Starts a change, or adds to the one under way. Its progress can be watched.
+    /// Starts a change, or joins the one under way, whose progress can be watched. What is said of members while they
+    /// change is not counted: every adopt breaks links and streams.
     pub(super) fn change(self: &Arc<Self>, chunk: ChunkHandle, reason: Reason) -> watch::Receiver<Progress> {
         let mut running = self.changes.0.lock().expect("no panic while held");
-        if let Some(known) = running.get_mut(&chunk) {
-            for (node, word) in reason.words {
-                let strongest = known.said.get(&node).map_or(word, |w| word.max(*w));
-                known.said.insert(node, strongest);
-            }
-            return known.progress.clone();
+        if let Some(known) = running.get(&chunk) {
+            return known.clone();
         }
         let (sender, receiver) = watch::channel(Progress::Going);
-        let said = BTreeMap::new();
-        running.insert(
-            chunk,
-            Running {
-                progress: receiver.clone(),
-                said,
-            },
-        );
+        running.insert(chunk, receiver.clone());
         drop(running);
         let steward = self.clone();
         tokio::spawn(async move {
@@ -110,13 +93,6 @@ impl Steward {
             steward.wake();
         });
         receiver
-    }
-
-    fn said(&self, chunk: ChunkHandle) -> BTreeMap<NodeId, Word> {
-        let mut running = self.changes.0.lock().expect("no panic while held");
-        running
-            .get_mut(&chunk)
-            .map_or_else(BTreeMap::new, |r| std::mem::take(&mut r.said))
     }
 
     async fn drive(
@@ -139,9 +115,6 @@ impl Steward {
                 return Ok(());
             }
             first = Some(active);
-            for (node, word) in self.said(chunk) {
-                reason.words.insert(node, word);
-            }
             let Some((members, based)) = self.choose(chunk, &record, &reason, &needed) else {
                 progress.send_replace(Progress::Blocked(
                     "none of the chunk's active members is connected".into(),

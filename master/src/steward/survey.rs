@@ -151,7 +151,11 @@ impl Around {
         let servers = || live.servers.iter().filter(|(_, s)| !s.removed);
         let hosts: BTreeSet<&str> = servers().map(|(_, s)| s.place.host.as_str()).collect();
         let is_awaited = |node: NodeId| {
-            !live.servers.session(node, now).is_connected() && live.servers.standing_for(node, now) < waited
+            if live.servers.session(node, now).is_connected() {
+                !live.servers.is_compared(node)
+            } else {
+                live.servers.standing_for(node, now) < waited
+            }
         };
         Around {
             someone_away: servers().any(|(node, _)| is_awaited(node)),
