@@ -8,7 +8,6 @@ use crate::store::{self, Install, Kind, Replica, Store};
 use dfs_proto::capability::Member;
 use dfs_proto::limits::Timings;
 use dfs_proto::{ChunkHandle, ClusterId, Code, Error, NodeId, Result, Version};
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Open replicas named in one heartbeat; with more, the rest is named in the next ones.
@@ -265,11 +264,10 @@ impl Server {
 
     /// Clears the open mark of replicas that have no stream and miss nothing (a stream closes its own).
     pub(crate) async fn close_idle(&self) {
-        let open = self.ground.chains.open_chunks();
-        let streams: BTreeSet<ChunkHandle> = open.into_iter().map(|o| o.chunk).collect();
         for replica in self.ground.store.replicas() {
             let state = replica.state();
-            let idle = state.open && !state.restarted && !streams.contains(&replica.handle());
+            // Asked one by one, right before: a stream may open at any moment.
+            let idle = state.open && !state.restarted && !self.ground.chains.has_stream(replica.handle());
             if idle && self.is_committed(&replica, state.length) {
                 self.close(&replica).await;
             }

@@ -144,6 +144,11 @@ impl Chains {
         self.entries().remove(&chunk);
     }
 
+    /// True while packets of the chunk may come in.
+    pub(crate) fn has_stream(&self, chunk: ChunkHandle) -> bool {
+        self.entries().get(&chunk).is_some_and(|e| e.task.is_some())
+    }
+
     /// Chunks with a stream, and those whose stream was left with bytes uncommitted.
     pub(crate) fn open_chunks(&self) -> Vec<OpenChunk> {
         let open = |(chunk, entry): (&ChunkHandle, &Entry)| {
