@@ -85,6 +85,8 @@ pub(crate) fn parts(range: Range<u64>, extents: &[(u64, u64)], part_max: u64) ->
 struct Record {
     latency_us: u64,
     suspect_until: Option<Instant>,
+    /// No new chunk is wanted there.
+    avoid_until: Option<Instant>,
 }
 
 /// What reads have taught: who is slow or failing, and how long a good read takes.
@@ -107,6 +109,8 @@ const HEDGE_FLOOR: Duration = Duration::from_millis(10);
 pub(crate) const HEDGE_CEILING: Duration = Duration::from_millis(700);
 /// Hedges saved up at most, in tenths: as many as a reader has requests under way.
 const BUDGET_MAX: u32 = 160;
+/// New chunks go elsewhere after a server failed a write: the master may not have noticed yet.
+const AVOID_FOR: Duration = Duration::from_secs(5);
 /// A server that failed is the last choice for so long.
 const SUSPECT_FOR: Duration = Duration::from_secs(3);
 
@@ -149,6 +153,22 @@ impl Experience {
     /// This server failed or was overtaken by a hedge.
     pub(crate) fn bad(&mut self, node: NodeId, now: Instant) {
         self.servers.entry(node).or_default().suspect_until = Some(now + SUSPECT_FOR);
+    }
+
+    /// This server failed a write.
+    pub(crate) fn failed_write(&mut self, node: NodeId, now: Instant) {
+        self.bad(node, now);
+        self.servers.entry(node).or_default().avoid_until = Some(now + AVOID_FOR);
+    }
+
+    /// Servers on which no new chunk should be.
+    pub(crate) fn avoided(&self, now: Instant) -> Vec<NodeId> {
+        let avoided = |r: &Record| r.avoid_until.is_some_and(|until| until > now);
+        self.servers
+            .iter()
+            .filter(|(_, r)| avoided(r))
+            .map(|(node, _)| *node)
+            .collect()
     }
 
     /// How long to wait for an answer before a second replica is asked; takes a hedge from the budget.
@@ -319,6 +339,16 @@ mod tests {
         for salt in 0..10 {
             assert_eq!(e.order(&members, &Here::default(), salt, Instant::now()), [1, 0]);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_chunks_avoid_a_server_that_failed_a_write_for_a_while() {
+        let mut e = Experience::default();
+        let now = Instant::now();
+        e.failed_write(NodeId(4), now);
+        e.bad(NodeId(5), now);
+        assert_eq!(e.avoided(now), [NodeId(4)]);
+        assert!(e.avoided(now + AVOID_FOR).is_empty());
     }
 
     #[test]

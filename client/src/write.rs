@@ -307,7 +307,9 @@ impl Writer {
     }
 
     async fn ask_grant(&self, slot: u64) -> Result<Grant> {
-        let change = convert::grant(self.shared.inode, slot, ChunkHandle(0), &[]);
+        let core = &self.shared.core;
+        let avoid = core.experience().avoided(core.clock.now());
+        let change = convert::grant(self.shared.inode, slot, ChunkHandle(0), &avoid);
         let grant = convert::granted(
             self.shared
                 .core

@@ -162,6 +162,10 @@ impl Lane {
                 }
             }
         };
+        let now = Instant::now();
+        for suspect in &suspects {
+            self.shared.core.experience().failed_write(*suspect, now);
+        }
         let base = (capability.chunk, capability.version);
         let by = deadline.min(Instant::now() + RECONFIGURE_DEADLINE);
         // Of an empty chunk the master may give a new one instead, if those who are left have no file of it.
