@@ -29,6 +29,7 @@ struct State {
     active: BTreeMap<ChunkHandle, Version>,
     keys: Arc<Keys>,
     parameters: Parameters,
+    first_new: Option<ChunkHandle>,
 }
 
 impl Fence {
@@ -132,6 +133,18 @@ impl Fence {
         self.state().active.remove(&chunk);
     }
 
+    /// Chunks from this one on were made after this process began: only the first word counts.
+    pub fn set_first_new(&self, chunk: ChunkHandle) {
+        self.state().first_new.get_or_insert(chunk);
+    }
+
+    /// True if the chunk was made after this process began. A replica of an older one that is not there may have
+    /// been there and gone with the power: packet number 1 must not create it again.
+    #[must_use]
+    pub fn is_new(&self, chunk: ChunkHandle) -> bool {
+        self.state().first_new.is_none_or(|first| chunk >= first)
+    }
+
     /// The keys capabilities are checked with.
     #[must_use]
     pub fn keys(&self) -> Arc<Keys> {
@@ -187,6 +200,16 @@ mod tests {
         assert!(!fence.is_compared(ChunkHandle(1)));
         fence.mark_compared_in(new, ChunkHandle(1));
         assert!(fence.is_compared(ChunkHandle(1)));
+    }
+
+    #[test]
+    fn a_chunk_is_new_if_it_was_made_after_the_first_registration() {
+        let fence = Fence::new();
+        fence.set_first_new(ChunkHandle(7));
+        fence.set_first_new(ChunkHandle(3));
+        assert!(fence.is_new(ChunkHandle(7)) && !fence.is_new(ChunkHandle(6)));
+        fence.set_first_new(ChunkHandle(9));
+        assert!(fence.is_new(ChunkHandle(7)), "it was made while this process ran");
     }
 
     #[test]

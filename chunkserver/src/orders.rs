@@ -213,7 +213,10 @@ impl Orders {
     ) -> Result<Option<Outcome>> {
         let (chunk, version) = (order.chunk, order.version);
         match order.task {
-            Task::Adopt { members, .. } => self.adopt(chunk, version, &members, session).await.map(Some),
+            Task::Adopt { members, active, .. } => {
+                self.server.activated(chunk, active);
+                self.adopt(chunk, version, &members, session).await.map(Some)
+            }
             Task::Sync(task) => self.sync(chunk, version, task, cancel).await.map(Some),
             Task::Activated => {
                 self.server.activated(chunk, version);

@@ -163,13 +163,15 @@ pub(crate) struct Registered {
     pub(crate) cluster: ClusterId,
     pub(crate) parameters: Parameters,
     pub(crate) keys: Keys,
+    /// Chunks below it were made before.
+    pub(crate) next_chunk: ChunkHandle,
 }
 
 /// What the master knows of one of our replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Comparison {
     pub(crate) chunk: ChunkHandle,
-    /// 0: this node is no member of the active version.
+    /// 0: the master does not know the chunk.
     pub(crate) active: Version,
     /// 0: nothing to promise.
     pub(crate) promise: Version,
@@ -191,6 +193,8 @@ pub(crate) enum Task {
     Adopt {
         members: Vec<Member>,
         truncate: Option<u64>,
+        /// Nothing older is served any more.
+        active: Version,
     },
     /// Become ready for the promised version.
     Sync(SyncTask),

@@ -87,6 +87,7 @@ impl Server {
         self.store(move |store| store.register(cluster, node)).await?;
         self.ground.fence.set_parameters(registered.parameters);
         self.ground.fence.set_keys(registered.keys);
+        self.ground.fence.set_first_new(registered.next_chunk);
         Ok(())
     }
 

@@ -180,6 +180,7 @@ impl Sessions {
 
     /// What must be promised first is promised before the replica is served.
     fn compared(&self, session: u64, comparison: Comparison) {
+        self.server.activated(comparison.chunk, comparison.active);
         if comparison.promise.0 == 0 {
             self.server
                 .ground

@@ -127,6 +127,17 @@ fn state_of(replica: &Replica, version: Version) -> Result<()> {
     }
 }
 
+/// A replica that is not there is created by packet number 1 of version 1 only; and never one that may have been there
+/// before: it would count for whole and lack what was acknowledged.
+fn may_be_born(ground: &Ground, opening: &Opening) -> Result<()> {
+    let c = &opening.capability;
+    if c.version == Version::FIRST && c.length == 0 && ground.fence.is_new(c.chunk) {
+        return Ok(());
+    }
+    let error = Error::new(Code::Unavailable, "the replica is not there, and the chunk is not new");
+    Err(error.on_chunk(c.chunk, c.version).on_node(ground.fence.node()))
+}
+
 impl Actor {
     async fn prepare(ground: Ground, opening: Opening, gate: Arc<Gate>) -> Result<Actor> {
         let (chunk, version) = (opening.capability.chunk, opening.capability.version);
@@ -141,7 +152,10 @@ impl Actor {
             None if ground.store.promised(chunk) >= version => {
                 return Err(Error::from(Code::Stale).on_chunk(chunk, version).on_node(mine));
             }
-            None => None,
+            None => {
+                may_be_born(&ground, &opening)?;
+                None
+            }
         };
         let head = opening.place == 0;
         let tail = opening.place + 1 == opening.capability.members.len();

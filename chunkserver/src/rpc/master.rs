@@ -244,6 +244,7 @@ fn registered(r: pb::Registered) -> Result<Told> {
         cluster: ClusterId::from_slice(&parameters.cluster).ok_or_else(senseless)?,
         parameters: Parameters::from(&parameters),
         keys: r.keys.as_ref().map(Keys::from).unwrap_or_default(),
+        next_chunk: ChunkHandle(r.next_chunk),
     }))
 }
 
@@ -261,6 +262,7 @@ fn told_order(message: pb::Order) -> Result<Order> {
             let task = Task::Adopt {
                 members: a.members.into_iter().map(Into::into).collect(),
                 truncate: a.truncate,
+                active: Version(a.active),
             };
             (a.chunk, a.version, task)
         }

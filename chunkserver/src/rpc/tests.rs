@@ -453,3 +453,36 @@ async fn garbage_ends_its_own_connection_only() {
     client.packet(1, 0, b"still here", false).await;
     client.acked(1).await.unwrap();
 }
+
+/// Writes and gets an acknowledgement at version 1, then the head's replica is gone with the power.
+async fn headless() -> (Vec<Node>, Capability) {
+    let nodes = nodes(2).await;
+    let capability = capability(&nodes, 1);
+    let members = vec![NodeId(1), NodeId(2)];
+    let kept = nodes[1].ground.store.create(CHUNK, Version(1), Version(1), members);
+    kept.unwrap();
+    (nodes, capability)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_whose_replica_is_gone_does_not_create_another_one() {
+    let (nodes, young) = headless().await;
+    nodes[0].ground.fence.set_first_new(ChunkHandle(CHUNK.0 + 1));
+    let grown = Capability {
+        length: 1,
+        ..young.clone()
+    };
+    let later = Capability {
+        version: Version(2),
+        ..young.clone()
+    };
+    for capability in [young, grown, later] {
+        let mut client = Client::connect(&nodes[0].member.addr).await;
+        let error = client.open(&capability, 5).await.unwrap_err();
+        assert_eq!((error.code, error.node), (Code::Unavailable, Some(NodeId(1))));
+    }
+    assert!(
+        nodes[0].ground.store.get(CHUNK).is_none(),
+        "an empty replica would count for whole, and be the source"
+    );
+}

@@ -218,9 +218,12 @@ impl Writer {
     }
 }
 
-/// Notes a writer's newest packet: the last one in the table is the last one used.
+/// Notes a writer's newest packet: the last one in the table is the last one used. A repeated older one (for its
+/// fsync) does not take the table back.
 pub fn note_writer(writers: &mut Vec<Writer>, newest: Writer) {
-    writers.retain(|w| w.writer != newest.writer);
+    let place = writers.iter().position(|w| w.writer == newest.writer);
+    let known = place.map(|n| writers.remove(n));
+    let newest = known.filter(|k| k.sequence > newest.sequence).unwrap_or(newest);
     if writers.len() == WRITERS_MAX {
         writers.remove(0);
     }
@@ -391,6 +394,18 @@ mod tests {
         note_writer(&mut writers, writer(1_000));
         assert_eq!(writers.len(), WRITERS_MAX);
         assert!(!writers.contains(&writer(1)) && writers.contains(&writer(0)));
+    }
+
+    #[test]
+    fn a_repeated_older_packet_does_not_take_the_table_back() {
+        let writer = |sequence| Writer {
+            writer: WriterId(1),
+            sequence,
+            offset: 0,
+        };
+        let mut writers = Vec::new();
+        [5, 7, 5].map(|n| note_writer(&mut writers, writer(n)));
+        assert_eq!(writers, [writer(7)], "else a retry of 6 would happen again");
     }
 
     proptest! {

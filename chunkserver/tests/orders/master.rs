@@ -182,6 +182,7 @@ impl Master {
             version,
             members: self.members(members).into_iter().map(Into::into).collect(),
             truncate: None,
+            active: 0,
         };
         match self.order(node, order::Body::Adopt(adopt)).await.unwrap() {
             order_done::Result::Adopted(adopted) => adopted,
@@ -369,6 +370,7 @@ impl Sessions for Master {
                     keys: vec![(&key()).into()],
                 }),
                 refused: None,
+                next_chunk: 0,
             });
             let _ = down
                 .send(Ok(pb::Down {

@@ -260,16 +260,16 @@ impl Servers {
         }
     }
 
-    /// The stream has ended. It was the peer's doing unless heartbeats had stopped before: then the line may be cut
-    /// and the peer still hold itself for live.
-    pub fn disconnect(&mut self, node: NodeId, number: u64, now: Instant) {
+    /// The stream has ended. If it was the peer's doing its session is over; not if it was ours, or if heartbeats had
+    /// stopped before: then the line may be cut and the peer still hold itself for live.
+    pub fn disconnect(&mut self, node: NodeId, number: u64, by_peer: bool, now: Instant) {
         let (lease, overdue) = (self.timings.session_master, self.timings.heartbeat_every * 2);
         let Some(server) = self.known.get_mut(&node) else {
             return;
         };
         if server.connection.as_ref().is_some_and(|c| c.number == number) {
             let heard_lately = now < server.last_answer + overdue;
-            server.over_at = if heard_lately {
+            server.over_at = if by_peer && heard_lately {
                 now
             } else {
                 server.last_answer + lease

@@ -13,6 +13,8 @@ pub enum Order {
         members: Vec<NodeId>,
         /// The length everything is cut to.
         truncate: Option<u64>,
+        /// The active version: nothing older is served any more.
+        active: Version,
     },
     /// Become ready for the promised version.
     Sync(Sync),

@@ -223,6 +223,7 @@ impl Change {
                     version: p.version,
                     members: p.members.clone(),
                     truncate: p.truncate,
+                    active: p.active,
                 };
                 steps.push(Step::Send(node, order));
             }

@@ -15,7 +15,9 @@ pub(super) fn down(desk: &Desk, ordered: Ordered) -> pb::Down {
             version,
             members,
             truncate,
+            active,
         } => Body::Adopt(pb::Adopt {
+            active: active.0,
             chunk: chunk.0,
             version: version.0,
             members: places(desk, &members),

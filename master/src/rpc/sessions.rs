@@ -72,7 +72,7 @@ async fn converse(door: Door, mut up: Streaming<pb::Up>, down: mpsc::Sender<Sent
         Ok(Err(_)) | Err(_) => return,
     };
     let addr = first.addr.clone();
-    let (node, number, queue) = match register(&door, first).await {
+    let (node, number, queue, next_chunk) = match register(&door, first).await {
         Ok(registered) => registered,
         Err(error) => {
             tracing::error!(addr, %error, "a chunkserver was refused");
@@ -91,6 +91,7 @@ async fn converse(door: Door, mut up: Streaming<pb::Up>, down: mpsc::Sender<Sent
         parameters: Some(super::admin::parameters(&desk)),
         keys: Some(keys(&desk)),
         refused: None,
+        next_chunk,
     };
     let steward = door.steward.clone();
     let mut session = Session {
@@ -104,7 +105,11 @@ async fn converse(door: Door, mut up: Streaming<pb::Up>, down: mpsc::Sender<Sent
         Ok(()) => session.run(up, queue).await,
         Err(why) => why,
     };
-    desk.live.lock().servers.disconnect(node, number, desk.now());
+    let by_peer = PEERS_DOING.contains(&why);
+    desk.live
+        .lock()
+        .servers
+        .disconnect(node, number, by_peer, desk.now());
     if !desk.session(node).is_connected() {
         desk.forget_orders(node);
     }
@@ -116,13 +121,19 @@ async fn converse(door: Door, mut up: Streaming<pb::Up>, down: mpsc::Sender<Sent
 /// Why a session ended, for the log.
 type Why = &'static str;
 
+const CLOSED: Why = "it closed the stream";
+const BROKEN: Why = "its connection broke";
+const GONE: Why = "its stream is closed";
+/// What the peer knows of as soon as we do: it has stopped serving.
+const PEERS_DOING: [Why; 3] = [CLOSED, BROKEN, GONE];
+
 impl Session {
     async fn send(&self, body: Down) -> std::result::Result<(), Why> {
         // A peer that reads nothing for so long has no session.
         let limit = self.door.desk.timings.session_master;
         match tokio::time::timeout(limit, self.down.send(Ok(message(body)))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err("its stream is closed"),
+            Ok(Err(_)) => Err(GONE),
             Err(_) => Err("it does not read"),
         }
     }
@@ -143,8 +154,8 @@ impl Session {
                 received = up.message() => match received {
                     Ok(Some(pb::Up { body: Some(body) })) => self.take(body).await,
                     Ok(Some(pb::Up { body: None })) => Ok(()),
-                    Ok(None) => return "it closed the stream",
-                    Err(_) => return "its connection broke",
+                    Ok(None) => return CLOSED,
+                    Err(_) => return BROKEN,
                 },
                 changed = rotated.changed() => match changed {
                     Ok(()) => self.send(Down::Keys(keys(&desk))).await,
@@ -159,7 +170,7 @@ impl Session {
 
     async fn pass_on(&self, ordered: Ordered) -> std::result::Result<(), Why> {
         let down = orders::down(&self.door.desk, ordered);
-        self.down.send(Ok(down)).await.map_err(|_| "its stream is closed")
+        self.down.send(Ok(down)).await.map_err(|_| GONE)
     }
 
     async fn take(&mut self, body: Up) -> std::result::Result<(), Why> {
@@ -236,7 +247,7 @@ impl Session {
                 if record.is_none() {
                     live.replicas.note_unknown(chunk, node);
                 }
-                compared.push(compare(replica, record.as_ref(), node));
+                compared.push(compare(replica, record.as_ref()));
             }
             if page.last {
                 live.replicas.end_inventory(node);
@@ -335,8 +346,8 @@ fn reported(replica: &pb::Replica) -> Replica {
     }
 }
 
-/// What a replica must promise before it serves anything, and the version it serves.
-fn compare(replica: &pb::Replica, record: Option<&records::Chunk>, node: NodeId) -> pb::Comparison {
+/// What a replica must promise before it serves anything, and the oldest version it may serve.
+fn compare(replica: &pb::Replica, record: Option<&records::Chunk>) -> pb::Comparison {
     let Some(record) = record else {
         return pb::Comparison {
             chunk: replica.chunk,
@@ -344,17 +355,16 @@ fn compare(replica: &pb::Replica, record: Option<&records::Chunk>, node: NodeId)
             promise: 0,
         };
     };
-    let is_member = record.members().any(|n| n == node);
     let newest = record.newest().0;
     pb::Comparison {
         chunk: replica.chunk,
-        active: if is_member { record.active.version } else { 0 },
+        active: record.active.version,
         promise: if newest > replica.promised { newest } else { 0 },
     }
 }
 
-/// Admits a chunkserver. Returns its number, its session's number and its orders.
-async fn register(door: &Door, asked: pb::Register) -> Result<(NodeId, u64, mpsc::Receiver<Ordered>)> {
+/// Admits a chunkserver. Returns its number, its session's number, its orders and the next chunk's handle.
+async fn register(door: &Door, asked: pb::Register) -> Result<(NodeId, u64, mpsc::Receiver<Ordered>, u64)> {
     let desk = &door.desk;
     check(desk, &asked)?;
     let identity = asked.identity.to_vec();
@@ -405,14 +415,14 @@ async fn register(door: &Door, asked: pb::Register) -> Result<(NodeId, u64, mpsc
         },
     };
     learn_all(desk).await?;
-    let applied = desk.read_indexed(|_| ()).await?.0;
+    let (applied, next_chunk) = desk.read_indexed(|read| state::counters(read).next_chunk).await?;
     let mut live = desk.live.lock();
     let (number, queue) = live.servers.connect(node, asked.incarnation, applied, desk.now());
     live.servers.report(node, disks(&asked.disks), 0);
     drop(live);
     desk.forget_orders(node);
     desk.live.notify();
-    Ok((node, number, queue))
+    Ok((node, number, queue, next_chunk))
 }
 
 fn check(desk: &Desk, asked: &pb::Register) -> Result<()> {

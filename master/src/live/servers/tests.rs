@@ -34,8 +34,18 @@ fn a_session_the_peer_ended_is_over_at_once() {
     let mut s = servers(t);
     let (number, _orders) = s.connect(A, 7, 0, t);
     assert_eq!(s.session(A, t), Session::Connected(number));
-    s.disconnect(A, number, t + seconds(1));
+    s.disconnect(A, number, true, t + seconds(1));
     assert_eq!(s.session(A, t + seconds(1)), Session::Ended);
+}
+
+#[test]
+fn a_session_that_the_master_ended_may_be_live_for_its_peer() {
+    let t = Instant::now();
+    let mut s = servers(t);
+    let (number, _orders) = s.connect(A, 7, 0, t);
+    s.disconnect(A, number, false, t + seconds(1));
+    assert_eq!(s.session(A, t + seconds(4)), Session::Doubtful);
+    assert_eq!(s.session(A, t + seconds(5)), Session::Ended);
 }
 
 #[test]
@@ -43,7 +53,7 @@ fn a_line_that_breaks_after_silence_leaves_doubt() {
     let t = Instant::now();
     let mut s = servers(t);
     let (number, _orders) = s.connect(A, 7, 0, t);
-    s.disconnect(A, number, t + seconds(3));
+    s.disconnect(A, number, true, t + seconds(3));
     assert_eq!(s.session(A, t + seconds(4)), Session::Doubtful);
     assert_eq!(s.session(A, t + seconds(5)), Session::Ended);
 }
@@ -76,7 +86,7 @@ fn an_old_sessions_end_does_not_touch_the_new_one() {
     let mut s = servers(t);
     let (old, _orders) = s.connect(A, 7, 0, t);
     let (new, _orders) = s.connect(A, 7, 0, t);
-    s.disconnect(A, old, t);
+    s.disconnect(A, old, true, t);
     assert_eq!(s.session(A, t), Session::Connected(new));
     assert!(!s.heartbeat(A, old, t));
 }

@@ -98,6 +98,7 @@ fn members_and_leaving_ones_are_asked_to_adopt_once() {
                     version: V2,
                     members,
                     truncate: None,
+                    active: Version(1),
                 },
             ) if *members == [B, C] => *n,
             other => panic!("{other:?}"),
