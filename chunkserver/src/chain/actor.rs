@@ -134,7 +134,10 @@ fn may_be_born(ground: &Ground, opening: &Opening) -> Result<()> {
     if c.version == Version::FIRST && c.length == 0 && ground.fence.is_new(c.chunk) {
         return Ok(());
     }
-    let error = Error::new(Code::Unavailable, "the replica is not there, and the chunk is not new");
+    let error = Error::new(
+        Code::Unavailable,
+        "the replica is not there, and the chunk is not new",
+    );
     Err(error.on_chunk(c.chunk, c.version).on_node(ground.fence.node()))
 }
 

@@ -459,7 +459,10 @@ async fn headless() -> (Vec<Node>, Capability) {
     let nodes = nodes(2).await;
     let capability = capability(&nodes, 1);
     let members = vec![NodeId(1), NodeId(2)];
-    let kept = nodes[1].ground.store.create(CHUNK, Version(1), Version(1), members);
+    let kept = nodes[1]
+        .ground
+        .store
+        .create(CHUNK, Version(1), Version(1), members);
     kept.unwrap();
     (nodes, capability)
 }

@@ -404,7 +404,9 @@ mod tests {
             offset: 0,
         };
         let mut writers = Vec::new();
-        [5, 7, 5].map(|n| note_writer(&mut writers, writer(n)));
+        [5, 7, 5]
+            .iter()
+            .for_each(|n| note_writer(&mut writers, writer(*n)));
         assert_eq!(writers, [writer(7)], "else a retry of 6 would happen again");
     }
 
