@@ -6,6 +6,7 @@
 //! that heartbeat was *sent*. The end of the stream, or silence, ends the session at once: what is served after it is
 //! marked detached (protocol.md, section 5). Orders are handed to [`Orders`], which answers them itself.
 
+use crate::fence::Fence;
 use crate::orders::Orders;
 use crate::report::{Comparison, Line as Shown, Report, Told, Trouble};
 use crate::rpc::master::{Reports, Stream};
@@ -68,12 +69,8 @@ impl Sessions {
                 .unwrap_or_else(|| self.masters[turn % self.masters.len()].clone());
             let ended = tokio::select! {
                 ended = self.session(&master) => ended,
-                () = stop.cancelled() => {
-                    self.server.ground.fence.end();
-                    return;
-                }
+                () = stop.cancelled() => return,
             };
-            self.server.ground.fence.end();
             note_end(&master, &ended);
             hint = ended.error.leader;
             turn += usize::from(hint.is_none());
@@ -119,11 +116,15 @@ impl Sessions {
         let (node, cluster) = (registered.node, registered.cluster);
         self.server.enter(registered).await?;
         tracing::info!(%node, %cluster, "registered with the master");
+        let fence = self.server.ground.fence.clone();
+        // Before the replicas are listed: one that is born meanwhile counts as compared.
+        let number = fence.begin(node);
         let replicas = self.server.inventory();
         Ok(Live {
+            fence,
             reports: line.reports(),
             line,
-            number: self.server.ground.fence.begin(node),
+            number,
             timings,
             sequence: 0,
             sent: BTreeMap::new(),
@@ -205,6 +206,7 @@ fn note_end(master: &str, ended: &Ended) {
 
 /// A session under way.
 struct Live {
+    fence: Arc<Fence>,
     line: Stream,
     reports: Reports,
     /// The fence's number of this session.
@@ -217,6 +219,13 @@ struct Live {
     /// The session is over if nothing was answered by then.
     silent_after: Instant,
     pages: VecDeque<(Vec<Shown>, bool)>,
+}
+
+impl Drop for Live {
+    /// Before the stream is closed: for the master its end means that nothing is served any more.
+    fn drop(&mut self) {
+        self.fence.end();
+    }
 }
 
 impl Live {
