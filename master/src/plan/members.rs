@@ -9,7 +9,7 @@ use dfs_proto::NodeId;
 use std::collections::BTreeMap;
 
 /// A client's word never leaves fewer members than this (or the goal, if that is less).
-const MEMBERS_MIN: usize = 2;
+pub(super) const MEMBERS_MIN: usize = 2;
 
 /// Who says that a member should go; the stronger one is the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@
 //!
 //! A [`Change`] is told what came back and asked what to do next; it never waits and keeps no time of its own.
 
-use super::members::Word;
+use super::members::{MEMBERS_MIN, Word};
 use super::order::{Adopted, Answer, Kind, Order, Ready, Sync};
 use super::{Session, Sessions};
 use dfs_proto::{Code, Error, NodeId, Retry, Version};
@@ -388,13 +388,18 @@ impl Change {
     /// Members that lack much are left out, and those whose file cannot be used: someone else stays.
     fn leave_out(&self, source: Source) -> Option<Step> {
         let length = self.adopted.get(&source.node).map_or(0, |a| a.length);
-        let lacks = |n: &&NodeId| {
-            let a = self.adopted.get(n).expect("all members have answered");
-            let usable = self.is_whole(a) || self.is_lost(a) || self.proposal.based.contains(n);
-            !usable && (a.kind == Kind::Broken || length > DIFFERENCE_BYTES_MAX)
+        let answer = |n: &NodeId| self.adopted.get(n).expect("all members have answered");
+        let usable = |n: &NodeId| {
+            let a = answer(n);
+            self.is_whole(a) || self.is_lost(a) || self.proposal.based.contains(n)
         };
-        let members = self.proposal.members.iter();
-        let without: BTreeMap<NodeId, Word> = members.filter(lacks).map(|n| (*n, Word::Itself)).collect();
+        let broken = |n: &NodeId| !usable(n) && answer(n).kind == Kind::Broken;
+        let members = &self.proposal.members;
+        // Rather a longer sync than a chunk with one member.
+        let enough = members.iter().filter(|n| usable(n)).count() >= MEMBERS_MIN;
+        let lacks = |n: &NodeId| enough && !usable(n) && length > DIFFERENCE_BYTES_MAX;
+        let left_out = members.iter().filter(|n| broken(n) || lacks(n));
+        let without: BTreeMap<NodeId, Word> = left_out.map(|n| (*n, Word::Itself)).collect();
         (!without.is_empty()).then_some(Step::Supersede(Supersede {
             without,
             why: "a member lacks much",

@@ -276,16 +276,27 @@ fn who_lacks_much_is_left_out_unless_it_was_copied() {
         length: DIFFERENCE_BYTES_MAX + 1,
         ..whole()
     };
-    let mut change = answered(proposal(&[A, B], &[A, B]), &[(A, much), (B, absent())]);
+    let answers = [(A, much), (B, much), (C, absent())];
+    let mut change = answered(proposal(&[A, B, C], &[A, B, C]), &answers);
     let [Step::Supersede(s)] = &change.step(&all)[..] else {
         panic!("superseded")
     };
-    assert_eq!(s.without, BTreeMap::from([(B, Word::Itself)]));
+    assert_eq!(s.without, BTreeMap::from([(C, Word::Itself)]));
     let based = Proposal {
-        based: [B].into(),
-        ..proposal(&[A], &[A, B])
+        based: [C].into(),
+        ..proposal(&[A, B], &[A, B, C])
     };
-    let mut change = answered(based, &[(A, much), (B, absent())]);
+    let mut change = answered(based, &answers);
+    assert_eq!(syncs(&change.step(&all)).len(), 3);
+}
+
+#[test]
+fn who_lacks_much_stays_if_only_one_other_would_be_left() {
+    let much = Adopted {
+        length: DIFFERENCE_BYTES_MAX + 1,
+        ..whole()
+    };
+    let mut change = answered(proposal(&[A, B], &[A, B]), &[(A, much), (B, absent())]);
     assert_eq!(syncs(&change.step(&all)).len(), 2);
 }
 
