@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_a_left_stream_had_uncommitted_is_shut_until_a_later_version_is_active() {
         let gate = Gate::default();
-        gate.set(seen(vec![40..50]));
+        gate.set(seen(std::iter::once(40..50).collect()));
         gate.leave(Code::Unavailable.into());
         gate.activated(Version(1));
         assert!(gate.left(Version(1)).is_some() && gate.readable(&(40..41), 100).is_none());
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn what_a_sync_brought_is_shut_until_its_version_is_active() {
         let gate = Gate::default();
-        gate.hold(Version(3), vec![0..10]);
+        gate.hold(Version(3), std::iter::once(0..10).collect());
         gate.activated(Version(2));
         assert_eq!(gate.readable(&(0..1), 100), None);
         gate.activated(Version(3));
@@ -200,7 +200,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_waits_for_the_commit_but_not_for_ever() {
         let gate = std::sync::Arc::new(Gate::default());
-        gate.set(seen(vec![40..50]));
+        gate.set(seen(std::iter::once(40..50).collect()));
         let patience = Duration::from_millis(50);
         assert_eq!(gate.wait_readable(&(40..41), 100, patience).await, None);
         let waiter = {

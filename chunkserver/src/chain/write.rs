@@ -177,7 +177,7 @@ impl Write {
     }
 
     /// A packet from a client, at the head.
-    pub(crate) fn from_client(&mut self, heading: Heading, now: Instant) -> Option<Effect> {
+    pub(crate) fn take_from_client(&mut self, heading: Heading, now: Instant) -> Option<Effect> {
         let known = self.writers.get(&heading.writer).copied().unwrap_or_default();
         if heading.sequence > known.received {
             return Some(self.take(heading, true, now));
@@ -196,7 +196,7 @@ impl Write {
     }
 
     /// A packet from the member above.
-    pub(crate) fn from_above(&mut self, number: u64, heading: Heading, now: Instant) -> Effect {
+    pub(crate) fn take_from_above(&mut self, number: u64, heading: Heading, now: Instant) -> Effect {
         if number != self.next {
             return Effect::Gap;
         }

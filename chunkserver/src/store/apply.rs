@@ -79,9 +79,9 @@ impl Core {
             self.write_slot()?;
         }
         self.dirty = true;
-        let mut changed = u64::MAX..0;
+        let mut changed = None;
         let applied = packets.iter().try_for_each(|p| self.apply_one(p, &mut changed));
-        let finished = self.finish(&changed);
+        let finished = self.finish(changed);
         if finished.is_err() {
             self.restarted = true;
         }
@@ -91,9 +91,9 @@ impl Core {
     }
 
     /// Table, then header: what was applied becomes the replica's.
-    fn finish(&mut self, changed: &Range<u64>) -> Result<()> {
+    fn finish(&mut self, changed: Option<Range<u64>>) -> Result<()> {
         let body = self.load()?;
-        if changed.start < changed.end {
+        if let Some(changed) = changed {
             let crcs = &body.crcs[index(changed.start)..index(changed.end)];
             body.file
                 .write_at(&encode_table(crcs), TABLE_AT + changed.start * 4)?;
@@ -104,7 +104,7 @@ impl Core {
         self.write_slot()
     }
 
-    fn apply_one(&mut self, packet: &Packet, changed: &mut Range<u64>) -> Result<()> {
+    fn apply_one(&mut self, packet: &Packet, changed: &mut Option<Range<u64>>) -> Result<()> {
         let known = self.slot.writers.iter().find(|w| w.writer == packet.writer);
         if packet.data.is_empty() && known.is_some_and(|w| w.sequence >= packet.sequence) {
             // A repeated packet that only asks for an fsync.
@@ -122,7 +122,7 @@ impl Core {
         Ok(())
     }
 
-    fn apply_data(&mut self, packet: &Packet, changed: &mut Range<u64>) -> Result<()> {
+    fn apply_data(&mut self, packet: &Packet, changed: &mut Option<Range<u64>>) -> Result<()> {
         let length = self.slot.length;
         let body = self.load()?;
         let crcs = self.crcs_after(&body, packet)?;
@@ -144,7 +144,8 @@ impl Core {
         drop(body);
         self.set_crcs(&crcs);
         for (block, _) in crcs {
-            *changed = changed.start.min(block)..changed.end.max(block + 1);
+            let so_far = changed.take().unwrap_or(block..block);
+            *changed = Some(so_far.start.min(block)..so_far.end.max(block + 1));
         }
         Ok(())
     }
@@ -157,7 +158,7 @@ impl Core {
         for (block, crc) in crcs {
             table[index(*block)] = *crc;
         }
-        let partial = self.slot.length % BLOCK_BYTES != 0;
+        let partial = !self.slot.length.is_multiple_of(BLOCK_BYTES);
         self.slot.tail_crc = table.last().copied().filter(|_| partial).unwrap_or_default();
     }
 

@@ -110,7 +110,7 @@ impl Core {
         bytes[read..].fill(0);
         let mut crcs = decode_table(&bytes);
         if let Some(last) = crcs.last_mut()
-            && self.slot.length % BLOCK_BYTES != 0
+            && !self.slot.length.is_multiple_of(BLOCK_BYTES)
         {
             *last = self.slot.tail_crc;
         }

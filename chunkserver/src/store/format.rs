@@ -296,7 +296,7 @@ fn decode_slot(bytes: &[u8; SLOT_BYTES]) -> Option<Slot> {
             .intents
             .iter()
             .all(|i| i.start < i.end && i.end <= CHUNK_BYTES_MAX)
-        && (slot.length % BLOCK_BYTES != 0 || slot.tail_crc == 0);
+        && (!slot.length.is_multiple_of(BLOCK_BYTES) || slot.tail_crc == 0);
     sensible.then_some(slot)
 }
 
@@ -324,7 +324,7 @@ mod tests {
             tail_crc: 0xdead_beef,
             length: 65_537,
             members: vec![NodeId(4), NodeId(9)],
-            intents: vec![5..9],
+            intents: std::iter::once(5..9).collect(),
             writers: vec![Writer {
                 writer: WriterId(11),
                 sequence: 12,

@@ -271,7 +271,7 @@ impl Core {
         self.slot.length = target.length;
         self.slot.writers = target.writers.clone();
         self.slot.tail_crc = match target.crcs.last() {
-            Some(last) if target.length % BLOCK_BYTES != 0 => *last,
+            Some(last) if !target.length.is_multiple_of(BLOCK_BYTES) => *last,
             Some(_) | None => 0,
         };
         self.body = Some(Body {

@@ -136,7 +136,7 @@ impl Core {
     fn cut_to(&mut self, length: u64) -> Result<()> {
         let body = self.load()?;
         let mut crcs = Vec::new();
-        if length % BLOCK_BYTES != 0 {
+        if !length.is_multiple_of(BLOCK_BYTES) {
             let block = length / BLOCK_BYTES;
             if !block_verifies(&body, self.slot.length, block)? {
                 return Err(Error::Corrupt {

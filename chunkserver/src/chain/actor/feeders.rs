@@ -120,7 +120,7 @@ impl Actor {
                 if !self.clients.contains_key(&packet.writer) {
                     return Life::On;
                 }
-                let effect = self.write.from_client(heading(&packet, sync), now);
+                let effect = self.write.take_from_client(heading(&packet, sync), now);
                 match effect {
                     Some(Effect::Take { number, data }) => {
                         return self.take(number, packet, sync, data).await;
@@ -141,7 +141,7 @@ impl Actor {
                 }
                 self.write.committed_above(committed, &mut self.effects);
                 self.act();
-                match self.write.from_above(number, heading(&packet, sync), now) {
+                match self.write.take_from_above(number, heading(&packet, sync), now) {
                     Effect::Take { number, data } => self.take(number, packet, sync, data).await,
                     Effect::Gap | Effect::Ack { .. } | Effect::AckUp(_) | Effect::Committed(_) => {
                         let why = format!("packet {number} is not the next one");
