@@ -82,9 +82,17 @@ struct Cell {
     acknowledged_after: u32,
     /// Attempted, and never answered.
     doubtful: BTreeSet<u32>,
+    /// Never durable, lost in a power cut, and left behind as a hole in a file that goes on.
+    hole: bool,
 }
 
 impl Cell {
+    /// Zeros are right only where no byte was ever sure to stay.
+    fn may_be_a_hole(&self, after: After) -> bool {
+        let lost = matches!(after, After::Everything(cuts) if self.acknowledged_after < cuts);
+        (lost && self.durable == 0) || (self.hole && self.acknowledged == 0)
+    }
+
     fn allows(&self, generation: u32, after: After) -> bool {
         let kept = generation == self.acknowledged || self.doubtful.contains(&generation);
         match after {
@@ -143,7 +151,8 @@ impl Cells {
         (bytes, generation)
     }
 
-    /// Notes that the write was acknowledged, after so many cuts of everything.
+    /// Notes that the write was acknowledged, which had begun after so many cuts of everything: one that began before
+    /// may have had its first bytes acknowledged, and lost, before its last ones were sent.
     pub fn acknowledged(&mut self, range: Range<u32>, generation: u32, cuts: u32) {
         for cell in &mut self.cells[range.start as usize..range.end as usize] {
             cell.acknowledged = generation;
@@ -183,6 +192,12 @@ impl Cells {
                 .next()
                 .map_or(Seen::Generation(0), |bytes| read_cell(self.file, at, bytes));
             match seen {
+                Seen::Zeros if cell.may_be_a_hole(after) => {
+                    *cell = Cell {
+                        hole: true,
+                        ..Cell::default()
+                    }
+                }
                 Seen::Generation(generation) if cell.allows(generation, after) => {
                     cell.acknowledged = generation;
                     cell.doubtful.clear();

@@ -2,6 +2,7 @@
 
 use super::passes::check;
 use crate::ground::Ground;
+use crate::report::Trouble;
 use crate::store::{Kind, Replica};
 use dfs_proto::capability::{Capability, Operations};
 use dfs_proto::{Code, Error, Result, pb};
@@ -61,6 +62,17 @@ async fn state(
     };
     let (table, bad_blocks) = ground.on_disk(replica, look).await?;
     let state = replica.state();
+    // What is torn heals when the replica becomes ready; all else that fails is rot, and somebody has to know.
+    if let Some(block) = bad_blocks
+        .first()
+        .filter(|_| state.kind == Kind::Intact && !state.restarted)
+    {
+        ground.complain(Trouble::BadBlock {
+            chunk: capability.chunk,
+            version: state.promised,
+            message: format!("block {block} fails its checksum"),
+        });
+    }
     let serving = state.kind == Kind::Intact
         && !state.restarted
         && state.promised == capability.version

@@ -102,12 +102,12 @@ impl CellWorker {
             (start + length).min(self.sure)
         };
         let (bytes, generation) = self.cells.attempt(start..end);
-        let offset = u64::from(start) * CELL_BYTES as u64;
+        let (offset, cuts) = (u64::from(start) * CELL_BYTES as u64, pulse.cuts());
         self.end_unknown |= act == Act::Append;
         pulse
             .during(act, file.write_at(offset, Bytes::from(bytes)))
             .await?;
-        self.cells.acknowledged(start..end, generation, pulse.cuts());
+        self.cells.acknowledged(start..end, generation, cuts);
         self.sure = self.sure.max(end);
         self.end_unknown = false;
         Ok(())

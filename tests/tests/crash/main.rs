@@ -58,7 +58,8 @@ fn run(minutes: u64, rig: impl Future<Output = anyhow::Result<()>>) {
         .enable_all()
         .build()
         .unwrap();
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60 * minutes), rig).await });
+    let ended =
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60 * minutes), rig).await });
     runtime.shutdown_timeout(Duration::from_secs(5));
     match ended {
         Ok(Ok(())) => {}
