@@ -13,6 +13,7 @@ use clap::Parser as _;
 use commands::Context;
 use exit::{Exit, Failure};
 use output::Console;
+use std::cell::OnceCell;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,6 +28,7 @@ fn run(args: Args) -> Exit {
     let context = Context {
         console: Console::new(args.command.name(), args.json),
         masters: args.master,
+        connected: OnceCell::new(),
     };
     let runtime = match args.command.runtime() {
         Ok(runtime) => runtime,
@@ -34,6 +36,7 @@ fn run(args: Args) -> Exit {
     };
     let outcome = runtime.block_on(Box::pin(args.command.run(&context)));
     let exit = context.console.finish(outcome);
+    runtime.block_on(context.disconnect());
     // What still runs (a read ahead, a thread in a system call) has nobody to work for.
     runtime.shutdown_background();
     exit

@@ -37,5 +37,5 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
         file.close().await.about(path)
     };
     interruptible(&job, work).await?;
-    job.report(context).await
+    job.report(context)
 }

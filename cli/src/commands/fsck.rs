@@ -153,7 +153,10 @@ impl Check<'_> {
     /// Counts replicas that are too many or in the wrong place.
     fn count_replicas(&mut self, chunk: &ChunkState) {
         let member = |node| chunk.members.iter().any(|m| m.node == node);
-        let stale = chunk.replicas.iter().filter(|r| r.stale && !member(r.place.node));
+        let stale = chunk
+            .replicas
+            .iter()
+            .filter(|r| r.stale && r.connected && !member(r.place.node));
         self.summary.stale += stale.count() as u64;
         let used: BTreeSet<&str> = chunk.members.iter().map(|m| m.host.as_str()).collect();
         let hosts: BTreeSet<&str> = self.nodes.iter().map(|n| n.host.as_str()).collect();

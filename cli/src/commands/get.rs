@@ -62,7 +62,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
     match to_stdout {
         // Stdout is the file's.
         true => Ok(Exit::Ok),
-        false => job.report(context).await,
+        false => job.report(context),
     }
 }
 

@@ -41,7 +41,12 @@ use crate::exit::{Exit, Result};
 use crate::output::Console;
 use crate::settings;
 use dfs_client::Client;
+use std::cell::OnceCell;
 use std::io;
+use std::time::Duration;
+
+/// A command that is done does not wait longer for its session to end.
+const DISCONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What every command is given.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) console: Console,
     /// "host:port" of each master; empty: nothing was said.
     pub(crate) masters: Vec<String>,
+    /// The connection, once there is one.
+    pub(crate) connected: OnceCell<Client>,
 }
 
 impl Context {
@@ -63,7 +70,16 @@ impl Context {
         settings.name = format!("dfs {} {}", self.console.command, std::process::id());
         settings.host = settings::hostname();
         let world = dfs_proto::world::World::real("dfs-client", 1);
-        Ok(Client::connect_with(settings, world.dial, world.clock, world.rng).await?)
+        let client = Client::connect_with(settings, world.dial, world.clock, world.rng).await?;
+        Ok(self.connected.get_or_init(|| client).clone())
+    }
+
+    /// Ends the session now: nobody holds what it held until its lease runs out.
+    pub(crate) async fn disconnect(&self) {
+        if let Some(client) = self.connected.get() {
+            // The lease ends it otherwise.
+            let _ = tokio::time::timeout(DISCONNECT_DEADLINE, client.clone().disconnect()).await;
+        }
     }
 
     /// The masters' addresses, separated by commas.

@@ -83,7 +83,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
         Ok(())
     };
     interruptible(&job, work).await?;
-    job.report(context).await
+    job.report(context)
 }
 
 /// Finds out what the last operand names; several sources need a directory.

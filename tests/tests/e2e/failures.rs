@@ -110,7 +110,7 @@ async fn a_chunkserver_that_hangs_is_left_behind() {
 #[tokio::test]
 async fn an_interrupted_put_leaves_nothing() {
     let cluster = cluster(3);
-    let bytes = content(2_000_000, 7);
+    let bytes = content(8_000_000, 7);
     let put = half_put(&cluster, &bytes, "/a");
     until("its temporary name is there", || {
         !cluster.json(&["ls", "-A", "/"])["entries"]

@@ -151,11 +151,11 @@ impl Job {
         }
     }
 
-    /// Shows what was copied, and ends the session at once instead of by its lease.
+    /// Shows what was copied.
     ///
     /// # Errors
     /// Stdout's.
-    pub(crate) async fn report(&self, context: &Context) -> Result<Exit> {
+    pub(crate) fn report(&self, context: &Context) -> Result<Exit> {
         let stats = self.client.stats();
         self.tally.bar.finish_and_clear();
         let copied = Copied {
@@ -175,8 +175,6 @@ impl Job {
             context.console.note(&line);
         }
         context.console.print(&copied)?;
-        // The lease ends it otherwise.
-        let _ = self.client.clone().disconnect().await;
         Ok(Exit::Ok)
     }
 }
