@@ -86,10 +86,16 @@ impl Gate {
     }
 
     /// Bytes that a sync to `version` brought: shut until that version is active.
+    /// What an earlier sync brought, to a version that never was active, stays shut too.
     pub(crate) fn hold(&self, version: Version, ranges: Vec<Range<u64>>) {
         let mut state = self.state();
-        state.held = ranges;
+        state.held.extend(ranges);
         state.held_for = version;
+    }
+
+    /// True if this process carried out the sync to `version`: then it holds what that brought.
+    pub(crate) fn knows_what_came_with(&self, version: Version) -> bool {
+        self.state().held_for >= version
     }
 
     /// This version is active: what older streams left uncommitted is decided by now.
@@ -194,6 +200,17 @@ mod tests {
         gate.activated(Version(2));
         assert_eq!(gate.readable(&(0..1), 100), None);
         gate.activated(Version(3));
+        assert_eq!(gate.readable(&(0..1), 100), Some(100));
+    }
+
+    #[test]
+    fn what_a_sync_brought_stays_shut_when_its_version_was_superseded() {
+        let gate = Gate::default();
+        gate.hold(Version(3), vec![0..10]);
+        gate.hold(Version(4), vec![]);
+        assert_eq!(gate.readable(&(0..1), 100), None);
+        assert!(gate.knows_what_came_with(Version(4)) && !gate.knows_what_came_with(Version(5)));
+        gate.activated(Version(4));
         assert_eq!(gate.readable(&(0..1), 100), Some(100));
     }
 

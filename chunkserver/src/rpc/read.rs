@@ -1,5 +1,6 @@
 //! Serving reads: committed, verified bytes of the newest version this replica knows active and belongs to.
 
+use crate::chain::gate::Gate;
 use crate::ground::Ground;
 use crate::report::Trouble;
 use crate::store::read::Read;
@@ -122,6 +123,10 @@ fn serving(ground: &Ground, capability: &Capability) -> Result<Arc<Replica>> {
     }
     if state.promised < version || state.synced < version {
         return Err(refuse(Code::NotYet, "the replica is not ready for this version"));
+    }
+    let knows = |gate: Arc<Gate>| gate.knows_what_came_with(state.synced);
+    if state.synced > version && !ground.chains.gate(chunk).is_some_and(knows) {
+        return Err(refuse(Code::NotYet, "what a sync brought waits for its version"));
     }
     match (state.kind, state.restarted) {
         (Kind::Intact, false) => Ok(replica),

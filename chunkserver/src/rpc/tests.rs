@@ -489,3 +489,20 @@ async fn a_head_whose_replica_is_gone_does_not_create_another_one() {
         "an empty replica would count for whole, and be the source"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_sync_of_an_earlier_process_brought_is_not_read_at_an_older_version() {
+    let nodes = nodes(1).await;
+    let capability = capability(&nodes, 1);
+    let ground = &nodes[0].ground;
+    let members = vec![NodeId(1)];
+    ground
+        .store
+        .create(CHUNK, Version(2), Version(2), members)
+        .unwrap();
+    let mut client = Client::connect(&nodes[0].member.addr).await;
+    let error = client.read(&capability, 0, 9).await.unwrap_err();
+    assert_eq!(error.code, Code::NotYet);
+    ground.chains.gate_or_new(CHUNK).hold(Version(2), vec![0..5]);
+    assert!(client.read(&capability, 0, 9).await.is_ok());
+}
