@@ -1,5 +1,7 @@
 //! A master over loopback with chunkservers that only talk: registering, writing, losing a server, returning.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use dfs_master::{Config, Master, View};
 use dfs_proto::capability::{Capability, peek};
 use dfs_proto::limits::Parameters;

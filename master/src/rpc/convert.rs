@@ -153,7 +153,7 @@ fn make(m: pb::Make) -> Result<command::Make> {
         return Err(Code::NameTooLong.into());
     }
     let is_symlink = kind == command::Kind::Symlink;
-    if is_symlink != !m.target.is_empty() || m.target.contains(&0) {
+    if is_symlink == m.target.is_empty() || m.target.contains(&0) {
         return Err(invalid("a symlink, and nothing else, has a target without NUL"));
     }
     Ok(command::Make {

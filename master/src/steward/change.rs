@@ -151,7 +151,7 @@ impl Steward {
                 }
             }
             attempt += 1;
-            if attempt % ATTEMPTS_REMEMBERED == 0 {
+            if attempt.is_multiple_of(ATTEMPTS_REMEMBERED) {
                 reason.words.clear();
                 needed.clear();
                 unwell.clear();
