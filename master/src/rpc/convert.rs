@@ -99,17 +99,7 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             }
             .into(),
         ),
-        Asked::Rename(r) => simple(
-            command::Rename {
-                parent: r.parent,
-                name: name(r.name)?,
-                new_parent: r.new_parent,
-                new_name: name(r.new_name)?,
-                no_replace: r.no_replace,
-                exchange: r.exchange,
-            }
-            .into(),
-        ),
+        Asked::Rename(r) => simple(rename(r)?.into()),
         Asked::SetAttributes(s) => simple(set_attributes(&s)?.into()),
         Asked::SetXattr(x) => simple(set_xattr(&x)?.into()),
         Asked::RemoveXattr(x) => simple(
@@ -168,6 +158,17 @@ fn make(m: pb::Make) -> Result<command::Make> {
         truncate: m.truncate,
         write: m.grant || m.truncate,
         members: Vec::new(),
+    })
+}
+
+fn rename(r: pb::Rename) -> Result<command::Rename> {
+    Ok(command::Rename {
+        parent: r.parent,
+        name: name(r.name)?,
+        new_parent: r.new_parent,
+        new_name: name(r.new_name)?,
+        no_replace: r.no_replace,
+        exchange: r.exchange,
     })
 }
 
