@@ -63,6 +63,8 @@ pub(super) struct Core {
     pub(super) lost: bool,
     pub(super) restarted: bool,
     pub(super) removed: bool,
+    /// A block failed its checksum since the last sync brought everything: the next one trusts no block unread.
+    pub(super) rotten: bool,
 }
 
 impl Core {
@@ -83,6 +85,7 @@ impl Core {
             lost: false,
             restarted: false,
             removed: false,
+            rotten: false,
         }
     }
 

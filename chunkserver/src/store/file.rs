@@ -161,6 +161,7 @@ impl Replica {
         }
         core.home.usable()?;
         let outcome = work(&mut core);
+        core.rotten |= matches!(outcome, Err(Error::Corrupt { .. }));
         *self.view.write().expect("no panic while the view is held") = core.view();
         outcome
     }

@@ -80,7 +80,7 @@ pub struct Install {
 }
 
 impl Install {
-    /// Begins; compares tables. A replica that is not whole reads its blocks first: its table are claims only.
+    /// Begins; compares tables. A replica that is not whole, or has rot, reads its blocks first: its table are claims only.
     ///
     /// # Errors
     /// [`Error::Refused`] if the target makes no sense; the disk's.
@@ -97,7 +97,7 @@ impl Install {
             let body = core.load()?;
             let mut needed = Vec::new();
             for block in 0..blocks_of(target.length) {
-                let verify = how == How::InPlace || core.may_be_torn(block);
+                let verify = how == How::InPlace || core.rotten || core.may_be_torn(block);
                 if !holds(&body, core.slot.length, &target, block, verify)? {
                     needed.push(number(block));
                 }
@@ -279,7 +279,10 @@ impl Core {
             crcs: Arc::new(target.crcs.clone()),
         });
         match target.version {
-            Some(version) => self.ready(version, target.loss)?,
+            Some(version) => {
+                self.ready(version, target.loss)?;
+                self.rotten = false;
+            }
             None => {
                 self.slot.durable = true;
                 self.write_slot()?;

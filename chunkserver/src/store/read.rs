@@ -95,6 +95,7 @@ impl Replica {
                 .map(|block| {
                     let bytes = block_bytes(body, view.slot.length, block)?;
                     let expected = body.crcs[index(block)];
+                    core.rotten |= crc(&bytes) != expected;
                     Ok(PulledBlock {
                         block: number(block),
                         crc: expected,
@@ -120,7 +121,10 @@ impl Replica {
             // One lock a block: a scrub does not hold up a writer.
             let good = self.change(|core| {
                 let body = core.load()?;
-                Ok(block >= blocks_of(core.slot.length) || block_verifies(&body, core.slot.length, block)?)
+                let good =
+                    block >= blocks_of(core.slot.length) || block_verifies(&body, core.slot.length, block)?;
+                core.rotten |= !good;
+                Ok(good)
             })?;
             if !good {
                 bad.push(number(block));

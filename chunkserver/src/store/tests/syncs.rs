@@ -63,6 +63,23 @@ fn a_sync_makes_replicas_identical_and_brings_only_what_differs() {
 }
 
 #[test]
+fn a_sync_heals_the_rot_that_a_read_has_met() {
+    let (disk, (data, target)) = (MemDisk::new(), source());
+    let store = open(&disk);
+    let replica = create(&store);
+    replica.apply(&[packet(1, 0, &data)]).unwrap();
+    replica.sync().unwrap();
+    replica.promise(Version(2), vec![NodeId(1)]).unwrap();
+    assert!(disk.rot(&path(), 12288 + BLOCK + 5, 3));
+    assert!(replica.read(BLOCK..BLOCK + 9).is_err());
+    let begun = Install::begin(&replica, target.clone(), How::Staged).unwrap();
+    assert_eq!(begun.needed(), [1]);
+    drop(begun);
+    install(&replica, &data, target, How::Staged).unwrap();
+    assert!(content(&replica) == data && replica.bad_blocks().unwrap().is_empty());
+}
+
+#[test]
 fn wrong_bytes_and_wrong_versions_are_refused() {
     let (data, target) = source();
     let replica = follower(&MemDisk::new(), &data).unwrap();
