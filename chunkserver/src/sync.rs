@@ -14,7 +14,7 @@ use crate::orders::cancelled;
 use crate::peers::{BLOCKS_PER_PULL, Claims, PulledBlock, Run};
 use crate::report::{Outcome, SyncTask};
 use crate::server::Server;
-use crate::store::{How, Install, Kind, Replica, Target};
+use crate::store::{How, Install, Kind, Replica, State, Target};
 use dfs_proto::capability::Member;
 use dfs_proto::limits::BLOCK_BYTES;
 use dfs_proto::span::block_length;
@@ -168,7 +168,7 @@ impl Sync<'_> {
         let claims = self.claims(source).await?;
         let _place = self.wait(async { Ok(self.places.acquire().await) }).await?;
         let state = replica.state();
-        let whole = state.kind == Kind::Intact && state.synced.0 > 0;
+        let whole = self.was_whole(&state);
         let how = if whole { How::Staged } else { How::InPlace };
         let target = self.target(&claims);
         let mut install = self
@@ -187,10 +187,16 @@ impl Sync<'_> {
         Err(self.error(Code::Internal, "what was pulled is not what the source claimed"))
     }
 
+    /// A stale replica was not: a copy may have changed its blocks without its table.
+    fn was_whole(&self, state: &State) -> bool {
+        let active = self.server.ground.fence.active(self.chunk).max(Version::FIRST);
+        state.kind == Kind::Intact && state.synced >= active
+    }
+
     /// What sync brings waits for activation; of a replica that did not serve before, everything does.
     fn hold(&self, replica: &Replica, changing: &[u32]) {
         let state = replica.state();
-        let served = state.kind == Kind::Intact && !state.restarted && state.synced.0 > 0;
+        let served = self.was_whole(&state) && !state.restarted;
         let block = |b: &u32| u64::from(*b) * BLOCK_BYTES..(u64::from(*b) + 1) * BLOCK_BYTES;
         let held = if served {
             changing.iter().map(block).collect()
