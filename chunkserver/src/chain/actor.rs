@@ -131,7 +131,8 @@ fn state_of(replica: &Replica, version: Version) -> Result<()> {
 /// before: it would count for whole and lack what was acknowledged.
 fn may_be_born(ground: &Ground, opening: &Opening) -> Result<()> {
     let c = &opening.capability;
-    if c.version == Version::FIRST && c.length == 0 && ground.fence.is_new(c.chunk) {
+    let broken = || ground.store.broken().contains(&c.chunk);
+    if c.version == Version::FIRST && c.length == 0 && ground.fence.is_new(c.chunk) && !broken() {
         return Ok(());
     }
     let error = Error::new(

@@ -221,10 +221,21 @@ impl Core {
         if self.slot.open {
             return Ok(());
         }
-        self.slot.open = true;
-        self.slot.durable = true;
-        self.write_slot()?;
-        self.sync()
+        self.durably(|slot| (slot.open, slot.durable) = (true, true))
+    }
+
+    /// Changes the header, on stable storage. If that fails the header here stays as it was: nothing may be believed
+    /// that a power cut could take back.
+    pub(super) fn durably(&mut self, change: impl FnOnce(&mut Slot)) -> Result<()> {
+        self.settle_slots()?;
+        let before = self.slot.clone();
+        change(&mut self.slot);
+        let outcome = self.write_slot().and_then(|()| self.sync());
+        if outcome.is_err() {
+            let sequence = self.slot.sequence;
+            self.slot = Slot { sequence, ..before };
+        }
+        outcome
     }
 
     /// Before bytes in `start..end` are overwritten: if only the newer slot covers any of them, it is confirmed by a

@@ -248,14 +248,10 @@ impl Replica {
             if core.slot.promised > version {
                 return Err(Error::Stale(core.slot.promised));
             }
-            // What could not be written the last time is written again.
-            if core.slot.promised == version && core.slot.members == members && !core.written {
+            if core.slot.promised == version && core.slot.members == members {
                 return Ok(());
             }
-            core.slot.promised = version;
-            core.slot.members = members;
-            core.write_slot()?;
-            core.sync()?;
+            core.durably(|slot| (slot.promised, slot.members) = (version, members))?;
             // Both slots say it soon: one that rots cannot take the promise back.
             core.slot.durable = true;
             core.write_slot()

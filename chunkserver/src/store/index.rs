@@ -385,11 +385,24 @@ impl Store {
                 self.find(home, &folder.join(name), name)?;
             }
             for name in names.iter().filter(|n| n.ends_with(".install")) {
-                let replica = handle_of(name.trim_end_matches(".install")).and_then(|h| self.get(h));
-                install::recover(home, replica.as_deref(), &folder.join(name))?;
+                self.recover(home, &folder.join(name), name)?;
             }
         }
         Ok(())
+    }
+
+    /// Finishes a staged sync. One that has rotted may be half applied: its replica cannot be used, the others can.
+    fn recover(&self, home: &Arc<Home>, install: &std::path::Path, name: &str) -> Result<()> {
+        let replica = handle_of(name.trim_end_matches(".install")).and_then(|h| self.get(h));
+        match install::recover(home, replica.as_deref(), install) {
+            Err(Error::Corrupt { chunk, .. }) => {
+                self.quarantine(chunk, "its staged sync is damaged")?;
+                home.quarantine(install, "it is damaged")
+            }
+            // Nothing on this disk is used.
+            Err(Error::Fenced) => Ok(()),
+            done => done,
+        }
     }
 
     /// Takes a file into the index, or out of the way.

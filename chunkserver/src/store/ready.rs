@@ -155,15 +155,15 @@ impl Core {
 
     /// The header says *synced*, on stable storage; everything else has to be there already.
     pub(super) fn ready(&mut self, version: Version, loss: Version) -> Result<()> {
-        self.slot.synced = version;
-        self.slot.loss = loss;
-        self.slot.intents.clear();
-        self.slot.open &= !self.restarted;
+        let restarted = self.restarted;
+        self.durably(|slot| {
+            (slot.synced, slot.loss) = (version, loss);
+            slot.intents.clear();
+            slot.open &= !restarted;
+            slot.durable = true;
+        })?;
         self.lost = false;
         self.restarted = false;
-        self.slot.durable = true;
-        self.write_slot()?;
-        self.sync()?;
         self.write_slot()
     }
 

@@ -1,7 +1,7 @@
 //! Rot, full disks, and disks that fail.
 
 use super::*;
-use dfs_stdx::disk::Fault;
+use dfs_stdx::disk::{Fault, Surviving};
 
 /// A replica of three blocks on a disk: fsynced, and closed or left open.
 fn written(closed: bool) -> (MemDisk, Vec<u8>) {
@@ -230,4 +230,72 @@ fn an_error_of_every_operation_is_an_error_and_no_panic() {
             }
         }
     }
+}
+
+#[test]
+fn an_open_mark_that_could_not_be_written_does_not_count() {
+    let (disk, _) = written(true);
+    let store = open(&disk);
+    let replica = store.get(CHUNK).unwrap();
+    replica.table().unwrap();
+    disk.fault(Fault::io("write_at").under(path()).times(1));
+    assert!(replica.apply(&[packet(3, 0, b"never")]).is_err());
+    assert!(!replica.state().open);
+    replica.apply(&[packet(3, 0, b"later")]).unwrap();
+    disk.power_cut(&Rng::seeded(1), Surviving::OnlySynced);
+    let found = open(&disk.process()).get(CHUNK).unwrap();
+    assert_eq!(
+        found.state().kind,
+        Kind::Lost,
+        "what was applied went with the power"
+    );
+}
+
+#[test]
+fn a_header_that_could_not_be_written_makes_nothing_ready_and_promises_nothing() {
+    let (disk, _) = written(true);
+    let store = open(&disk);
+    let replica = store.get(CHUNK).unwrap();
+    let members = vec![NodeId(1)];
+    disk.fault(Fault::io("open").under(path()).times(1));
+    assert!(replica.promise(Version(2), members.clone()).is_err());
+    assert_eq!(replica.state().promised, Version(1));
+    replica.promise(Version(2), members).unwrap();
+    disk.fault(Fault::io("write_at").under(path()).times(1));
+    assert!(replica.set_ready(Version(2), Version(0), None).is_err());
+    assert_eq!(replica.state().synced, Version(1));
+    replica.set_ready(Version(2), Version(0), None).unwrap();
+    disk.power_cut(&Rng::seeded(1), Surviving::OnlySynced);
+    let state = open(&disk.process()).get(CHUNK).unwrap().state();
+    assert_eq!((state.promised, state.synced), (Version(2), Version(2)));
+}
+
+#[test]
+fn a_staged_sync_that_has_rotted_takes_its_replica_out_and_nothing_else() {
+    let (disk, data) = written(true);
+    let store = open(&disk);
+    let replica = store.get(CHUNK).unwrap();
+    replica.promise(Version(2), vec![NodeId(1)]).unwrap();
+    let table = replica.table().unwrap();
+    let mut target = Target {
+        version: Some(Version(2)),
+        loss: Version(0),
+        length: table.length,
+        crcs: table.crcs.to_vec(),
+        writers: table.writers,
+    };
+    let other = vec![7; BLOCK as usize];
+    target.crcs[0] = of_pieces(0, &other)[0];
+    let mut install = Install::begin(&replica, target, How::Staged).unwrap();
+    install.put(0, &other).unwrap();
+    // It dies when its staged file has its name, before the first block is applied.
+    disk.fault(Fault::io("write_at").under(path()));
+    assert!(install.commit().is_err());
+    disk.heal();
+    disk.crash();
+    drop((store, replica, data));
+    assert!(disk.rot(&path().with_extension("install"), 12288 + 9, 1));
+    let store = open(&disk.process());
+    assert!(store.get(CHUNK).is_none());
+    assert_eq!(store.broken(), [CHUNK]);
 }
