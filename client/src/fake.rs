@@ -110,6 +110,8 @@ pub(crate) struct Faults {
     pub(crate) detached: bool,
     /// It says it promised so much more.
     pub(crate) promised_more: u32,
+    /// It has lost its replica, and what that had promised.
+    pub(crate) forgetful: bool,
     /// Its replicas miss their last bytes.
     pub(crate) short: u64,
 }

@@ -412,9 +412,14 @@ impl Store {
         };
         let file = self.disk.open(path, Open::ReadOnly)?;
         let slots = Core::read_slots(&*file)?;
-        if slots == [Found::Blank, Found::Blank] && file.length()? <= DATA_AT {
-            // Born shortly before a power cut: it never held a byte that counted.
-            return Ok(self.disk.remove(path)?);
+        if slots == [Found::Blank, Found::Blank] {
+            // Born before a power cut and never fsynced: it never held a byte that counted, whatever the kernel
+            // wrote back of it. It is absent, not broken: else a chunk of such replicas would wait for an operator.
+            return if file.length()? <= DATA_AT {
+                Ok(self.disk.remove(path)?)
+            } else {
+                home.quarantine(path, "it has bytes and no header")
+            };
         }
         drop(file);
         let found = Replica::found(home.clone(), handle, slots, self.identity().cluster);

@@ -113,6 +113,10 @@ pub(crate) fn read_answer(from: FromServer, payload: Bytes) -> Result<ReadAnswer
 
 pub(crate) fn promised_answer(from: FromServer) -> Result<Version> {
     match body(from)? {
+        // Who has lost its replica has lost its promise with it, and cannot vouch for anything.
+        Answer::Promised(p) if !p.present && p.promised == 0 => {
+            Err(Error::new(Code::Unavailable, "a member has no replica"))
+        }
         Answer::Promised(p) => Ok(Version(p.promised)),
         _ => Err(unexpected()),
     }

@@ -84,11 +84,10 @@ fn answer(
             let capability = peek(&p.capability.unwrap()).unwrap();
             let state = cluster.state();
             let more = state.faults.get(&node).map_or(0, |f| f.promised_more);
-            let promised = state.chunks.get(&capability.chunk.0).map_or(0, |c| c.version) + more;
-            plain(Answer::Promised(pb::PromisedReply {
-                promised,
-                present: true,
-            }))
+            let present = state.faults.get(&node).is_none_or(|f| !f.forgetful);
+            let known = state.chunks.get(&capability.chunk.0).map_or(0, |c| c.version) + more;
+            let promised = if present { known } else { 0 };
+            plain(Answer::Promised(pb::PromisedReply { promised, present }))
         }
         Ask::Probe(probe) => {
             let state = cluster.state();

@@ -170,6 +170,13 @@ async fn a_detached_answer_does_not_count_if_another_member_promised_more_or_is_
         file.handle().read_at(0, 10).await.unwrap_err().code,
         Code::Unavailable
     );
+    cluster.fault(2, |f| (f.dead, f.promised_more, f.forgetful) = (false, 0, true));
+    cluster.fault(3, |f| f.forgetful = true);
+    assert_eq!(
+        file.handle().read_at(0, 10).await.unwrap_err().code,
+        Code::Unavailable,
+        "who lost its replica cannot vouch"
+    );
     let trusting = cluster.client_with(|s| s.stale_ok = true).await;
     assert_eq!(
         trusting

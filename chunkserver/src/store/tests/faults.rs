@@ -1,7 +1,9 @@
 //! Rot, full disks, and disks that fail.
 
 use super::*;
-use dfs_stdx::disk::{Fault, Surviving};
+use crate::store::format::DATA_AT;
+use dfs_stdx::disk::{Disk as _, Fault, Open, Surviving};
+use std::path::Path;
 
 /// A replica of three blocks on a disk: fsynced, and closed or left open.
 fn written(closed: bool) -> (MemDisk, Vec<u8>) {
@@ -298,4 +300,17 @@ fn a_staged_sync_that_has_rotted_takes_its_replica_out_and_nothing_else() {
     let store = open(&disk.process());
     assert!(store.get(CHUNK).is_none());
     assert_eq!(store.broken(), [CHUNK]);
+}
+
+#[test]
+fn a_replica_whose_header_never_reached_the_disk_is_absent_and_not_broken() {
+    let disk = MemDisk::new();
+    drop(open(&disk));
+    // The kernel wrote its bytes back, and not its header; then the power went.
+    let file = disk.open(&path(), Open::New).unwrap();
+    file.write_at(&bytes(BLOCK as usize, 1), DATA_AT).unwrap();
+    disk.crash();
+    let store = open(&disk.process());
+    assert!(store.get(CHUNK).is_none() && store.broken().is_empty());
+    assert_eq!(disk.process().list(Path::new("/d/quarantine")).unwrap().len(), 1);
 }
