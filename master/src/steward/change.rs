@@ -136,7 +136,8 @@ impl Steward {
             tracing::info!(%chunk, version = proposed.newest, ?members, reason.why, "proposed");
             match self.carry(chunk, based, progress).await? {
                 Carried::Active | Carried::Gone => return Ok(()),
-                Carried::Frozen(node, promised) => return self.freeze(chunk, node, promised).await,
+                // Frozen, the chunk is left alone by the next turn.
+                Carried::Frozen(node, promised) => self.freeze(chunk, node, promised).await?,
                 Carried::Next(next) => {
                     tracing::info!(%chunk, version = proposed.newest, next.why, without = ?next.without, "superseded");
                     for node in next.unwell {
@@ -390,8 +391,14 @@ impl Steward {
         Ok(Carried::Active)
     }
 
-    /// The replica knows more than the master: leave the chunk alone.
+    /// The replica knows more than the master: leave the chunk alone. Not if it only knows more than whoever judged it:
+    /// a proposal may have been logged since, by a truncation or a change. A promise comes after its proposal, so what
+    /// is read here is new enough.
     pub(super) async fn freeze(&self, chunk: ChunkHandle, node: NodeId, promised: Version) -> Result<()> {
+        let record = self.desk.chunk(chunk).await?;
+        if record.is_none_or(|r| r.frozen || promised <= r.newest()) {
+            return Ok(());
+        }
         tracing::error!(
             %chunk, %node, %promised,
             "a replica has promised a version that was never proposed: was the master restored from a backup? The chunk is frozen"
