@@ -108,7 +108,12 @@ impl Sync<'_> {
 
     /// Nothing was ever kept of the chunk, here or elsewhere: it begins anew, whatever a copy left behind here.
     async fn begin_empty(&self, replica: &Arc<Replica>) -> Result<()> {
-        let target = Claims::default().target(Some(self.version), replica.state().loss);
+        let loss = if self.task.source_lost {
+            self.version
+        } else {
+            replica.state().loss
+        };
+        let target = Claims::default().target(Some(self.version), loss);
         let begin = move |r: &Arc<Replica>| Install::begin(r, target, How::InPlace)?.commit();
         self.on_disk(replica, begin).await
     }

@@ -29,6 +29,8 @@ pub struct Proposal {
     pub active: Version,
     /// The active members.
     pub active_members: Vec<NodeId>,
+    /// Committed bytes: so many were acknowledged.
+    pub length: u64,
     /// Bytes that were fsynced by every member once.
     pub durable_length: u64,
     /// Members of the active configuration and of all proposed since.
@@ -377,7 +379,8 @@ impl Change {
         if self.proposal.durable_length == 0 && self.adopted.values().all(never) {
             Ok(Source {
                 node: first,
-                lost: false,
+                // What was acknowledged went with the power: its writer has to hear of it.
+                lost: self.proposal.length > 0,
                 empty: true,
             })
         } else {

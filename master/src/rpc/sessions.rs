@@ -481,3 +481,36 @@ async fn learn_all(desk: &Desk) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::records::{Chunk, Configuration, Proposal};
+
+    #[test]
+    fn a_replica_is_compared_with_the_newest_proposal_and_told_the_active_version() {
+        let record = Chunk {
+            active: Configuration {
+                version: 3,
+                members: vec![1],
+                ..Configuration::default()
+            },
+            proposed: Some(Proposal {
+                version: 4,
+                members: vec![1],
+                ..Proposal::default()
+            }),
+            ..Chunk::default()
+        };
+        let told = |promised| {
+            let replica = pb::Replica {
+                promised,
+                ..pb::Replica::default()
+            };
+            let c = compare(&replica, Some(&record));
+            (c.active, c.promise)
+        };
+        assert_eq!(told(3), (3, 4), "else it serves while 4 is being activated");
+        assert_eq!(told(4), (3, 0));
+    }
+}

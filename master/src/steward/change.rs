@@ -330,6 +330,7 @@ impl Steward {
             truncate: proposed.truncate,
             active: Version(record.active.version),
             active_members: nodes(&record.active.members),
+            length: record.active.length,
             durable_length: record.active.durable_length,
             holders: nodes(&proposed.holders).into_iter().collect(),
             based,

@@ -246,6 +246,37 @@ fn absent_everywhere_is_empty_only_if_nothing_was_ever_fsynced() {
 }
 
 #[test]
+fn acknowledged_bytes_that_are_nowhere_are_a_loss_that_is_told() {
+    let p = Proposal {
+        length: 10,
+        durable_length: 0,
+        ..proposal(&[A], &[A])
+    };
+    let mut change = answered(p, &[(A, absent())]);
+    assert_eq!(syncs(&change.step(&all)), [(A, A, true, Some(0))]);
+    let empty = Ready {
+        length: 0,
+        digest: 7,
+        loss: V2,
+    };
+    change.answered(A, Answer::Ready(empty));
+    assert_eq!(change.step(&all), [Step::Activate { length: 0, loss: V2 }]);
+}
+
+#[test]
+fn torn_blocks_come_from_members_of_the_sources_kind_only() {
+    let others = |answers: &[(NodeId, Adopted)]| {
+        let mut change = answered(proposal(&[A, B, C], &[A, B, C]), answers);
+        match change.step(&all).remove(0) {
+            Step::Send(_, Order::Sync(sync)) => sync.others,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(others(&[(A, whole()), (B, lost(60)), (C, whole())]), [A, C]);
+    assert_eq!(others(&[(A, absent()), (B, lost(60)), (C, lost(5))]), [B, C]);
+}
+
+#[test]
 fn absent_here_and_unknown_there_is_not_empty() {
     let never = Proposal {
         durable_length: 0,
