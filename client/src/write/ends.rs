@@ -1,7 +1,7 @@
 //! Where writes end: flush, settle, sync, close, and the pauses that truncation needs.
 
 use super::lane::{Command, Progress};
-use super::{Sent, State, Writer, ended, stopped, waits_for_end};
+use super::{LANES_MAX, Sent, State, Writer, ended, stopped, waits_for_end};
 use crate::convert::{self, Commit, Grant};
 use dfs_proto::Result;
 use std::sync::atomic::Ordering;
@@ -57,33 +57,51 @@ impl Writer {
 
     /// Makes all that was given before durable on every member, lengths included.
     pub(crate) async fn sync(&self) -> Result<()> {
-        let mut waits = Vec::new();
-        {
+        let left: Vec<u64> = {
             let mut state = self.state.lock().await;
-            self.reopen_unsynced(&mut state).await?;
-            waits.extend(self.command_all(&mut state, Command::Sync).await);
-            waits.extend(state.left.values().map(|p| (p.clone(), u64::MAX)));
-        }
-        for (mut progress, ticket) in waits {
-            let done = progress
-                .wait_for(|p| p.synced >= ticket || p.ended.is_some())
-                .await;
-            done.map_err(|_| stopped())?.ended.clone().unwrap_or(Ok(()))?;
+            let open = self.command_all(&mut state, Command::Sync).await;
+            let left = state.left.keys().copied().collect();
+            drop(state);
+            wait_synced(open).await?;
+            left
+        };
+        // Only now: a lane that makes room for one of these leaves nothing behind that is not durable.
+        for some in left.chunks(LANES_MAX) {
+            let reopened = self.sync_left(&mut *self.state.lock().await, some).await?;
+            wait_synced(reopened).await?;
         }
         self.shared.report()
     }
 
-    /// Lanes for chunks that were left without being made durable.
-    async fn reopen_unsynced(&self, state: &mut State) -> Result<()> {
-        let slots: Vec<u64> = state.left.keys().copied().collect();
+    /// Tells lanes, new ones where need be, to make durable what these chunks' last lanes did not.
+    async fn sync_left(
+        &self,
+        state: &mut State,
+        slots: &[u64],
+    ) -> Result<Vec<(watch::Receiver<Progress>, u64)>> {
+        let mut given = Vec::new();
         for slot in slots {
-            let mut left = state.left[&slot].clone();
-            ended(&mut left).await?;
-            if left.borrow().unsynced.is_some() {
-                self.lane(state, slot).await?;
-            }
+            let open = match self.is_unsynced(state, *slot).await? {
+                true => Some(self.lane(state, *slot).await?.commands.clone()),
+                // Written again meanwhile: that lane has taken over what was not durable.
+                false => state.lanes.get(slot).map(|open| open.commands.clone()),
+            };
+            let Some(commands) = open else { continue };
+            state.tickets += 1;
+            let _ = commands.send(Command::Sync(state.tickets)).await;
+            given.push((state.lanes[slot].progress.clone(), state.tickets));
         }
-        Ok(())
+        Ok(given)
+    }
+
+    /// True if the chunk's last lane has ended and left something that is not durable.
+    async fn is_unsynced(&self, state: &State, slot: u64) -> Result<bool> {
+        let Some(mut left) = state.left.get(&slot).cloned() else {
+            return Ok(false);
+        };
+        ended(&mut left).await?;
+        let unsynced = left.borrow().unsynced;
+        Ok(unsynced.is_some())
     }
 
     /// Gives each lane a command with a new ticket.
@@ -105,21 +123,29 @@ impl Writer {
     /// Ends all lanes: acknowledged, durable if wanted, lengths known to the master.
     pub(crate) async fn close(&self, sync: bool) -> Result<()> {
         let mut state = self.state.lock().await;
-        if sync {
-            let reopened = self.reopen_unsynced(&mut state).await;
+        self.finish_all(&mut state, sync).await;
+        let left: Vec<u64> = state.left.keys().copied().collect();
+        for some in left.chunks(LANES_MAX).filter(|_| sync) {
+            let reopened = self.sync_left(&mut state, some).await;
             reopened.or_else(|e| self.shared.report().and(Err(e)))?;
+            self.finish_all(&mut state, true).await;
         }
-        let slots: Vec<u64> = state.lanes.keys().copied().collect();
-        for slot in slots {
-            self.finish(&mut state, slot, sync).await;
-        }
-        for mut left in std::mem::take(&mut state.left).into_values() {
-            waits_for_end(&mut left).await;
-        }
+        state.left.clear();
         if let Some(unused) = state.first.take() {
             self.give_back(&unused).await;
         }
         self.shared.report()
+    }
+
+    /// Ends all open lanes, and waits until they have.
+    async fn finish_all(&self, state: &mut State, sync: bool) {
+        let slots: Vec<u64> = state.lanes.keys().copied().collect();
+        for slot in slots {
+            self.finish(state, slot, sync).await;
+        }
+        for left in state.left.values_mut() {
+            waits_for_end(left).await;
+        }
     }
 
     /// A chunk that was made for this handle and never written: the master may take it back.
@@ -146,14 +172,7 @@ impl Writer {
 
     /// Ends all lanes without making anything durable, and remembers what is not.
     pub(crate) async fn pause(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let slots: Vec<u64> = state.lanes.keys().copied().collect();
-        for slot in slots {
-            self.finish(&mut state, slot, false).await;
-        }
-        for left in state.left.values_mut() {
-            waits_for_end(left).await;
-        }
+        self.finish_all(&mut *self.state.lock().await, false).await;
         self.shared.report()
     }
 
@@ -163,4 +182,15 @@ impl Writer {
         state.end = size;
         state.left.retain(|slot, _| *slot < size);
     }
+}
+
+/// Waits until the lanes have made durable what they were told to, or have ended.
+async fn wait_synced(told: Vec<(watch::Receiver<Progress>, u64)>) -> Result<()> {
+    for (mut progress, ticket) in told {
+        let done = progress
+            .wait_for(|p| p.synced >= ticket || p.ended.is_some())
+            .await;
+        done.map_err(|_| stopped())?.ended.clone().unwrap_or(Ok(()))?;
+    }
+    Ok(())
 }

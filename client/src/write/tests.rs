@@ -170,6 +170,37 @@ async fn a_sync_of_many_chunks_reaches_all_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sync_reaches_the_chunks_that_made_room_for_others() {
+    for close in [false, true] {
+        let cluster = Cluster::start(3).await;
+        let client = cluster.client().await;
+        let options = OpenOptions::new().write(true).create(true).sync_on_close(close);
+        let file = client.open_with("/f", options).await.unwrap();
+        let chunks = 3 * super::LANES_MAX as u64 + 2;
+        for chunk in 0..chunks {
+            let piece = Bytes::from_static(b"in the middle of every chunk");
+            file.handle()
+                .write_at(chunk * CHUNK_BYTES + 7, piece)
+                .await
+                .unwrap();
+        }
+        let handle = file.handle().clone();
+        match close {
+            false => handle.sync_all().await.unwrap(),
+            true => file.close().await.unwrap(),
+        }
+        let state = cluster.state();
+        assert_eq!(state.chunks.len() as u64, chunks);
+        for (chunk, c) in &state.chunks {
+            assert!(
+                c.durable == c.length && c.length > 0,
+                "chunk {chunk}, close: {close}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_appender_goes_on_at_the_end() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;
