@@ -78,7 +78,6 @@ fn run(options: &Options) -> Result<()> {
     let (floor, _floor_processes) = start_floor(&options.dir, &source, &back)?;
     let (dfs, _up) = start_dfs(&options.dir, &source, &back)?;
     let systems = [dfs, floor];
-    let free = free_bytes(&options.dir)?;
     let mut figures = [Figures::default(), Figures::default()];
     for round in 0..=options.rounds {
         for (system, figures) in systems.iter().zip(&mut figures) {
@@ -89,7 +88,7 @@ fn run(options: &Options) -> Result<()> {
                 figures.cpu.push(cpu);
             }
         }
-        wait_for_room(&options.dir, free / 10 * 9)?;
+        wait_for_room(&options.dir.join("dfs"), 256 << 20)?;
     }
     for (system, f) in systems.iter().zip(&figures) {
         let (put, get, cpu) = (median(&f.put), median(&f.get), median(&f.cpu));
@@ -237,15 +236,23 @@ fn start_dfs(dir: &Path, source: &Path, back: &Path) -> Result<(System, Running)
     Ok((system, up))
 }
 
-fn free_bytes(dir: &Path) -> Result<u64> {
-    let space = rustix::fs::statvfs(dir)?;
-    Ok(space.f_bavail * space.f_frsize)
+/// Bytes of all files below a folder. One that vanishes meanwhile counts as gone.
+fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    let size = |e: std::fs::DirEntry| match e.metadata() {
+        Ok(m) if m.is_dir() => bytes_below(&e.path()),
+        Ok(m) => m.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
 }
 
 /// Removed chunks are kept for a grace time; a tmpfs has no room to keep all rounds.
-fn wait_for_room(dir: &Path, wanted: u64) -> Result<()> {
+fn wait_for_room(dir: &Path, at_most: u64) -> Result<()> {
     for _ in 0..120 {
-        if free_bytes(dir)? >= wanted {
+        if bytes_below(dir) <= at_most {
             return Ok(());
         }
         #[expect(
