@@ -1,5 +1,7 @@
 //! The README's commands do what it says: its `sh` blocks are run in a clean folder, with the binary under test.
 
+#![expect(clippy::unwrap_used, reason = "all of this target is a test")]
+
 use dfs_tests::process::{Cluster, Options, clean};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -40,7 +40,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
     let job = Job::new(context, args.how.into()).await?;
     let to_stdout = args.destination == Path::new("-");
-    let work = async {
+    let work = Box::pin(async {
         let into = !to_stdout && args.destination.is_dir();
         if !into && !to_stdout && args.sources.len() > 1 {
             return Err(Failure::of(Code::NotADirectory).about(args.destination.as_os_str().as_bytes()));
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
             }
         }
         Ok(())
-    };
+    });
     interruptible(&job, work).await?;
     match to_stdout {
         // Stdout is the file's.

@@ -72,7 +72,7 @@ pub(super) enum Destination {
 /// Copies each source.
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
     let job = Job::new(context, args.how.into()).await?;
-    let work = async {
+    let work = Box::pin(async {
         let many = args.sources.len() > 1;
         let destination = destination(&job.client, &args.destination.0, many).await?;
         for source in &args.sources {
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
             }
         }
         Ok(())
-    };
+    });
     interruptible(&job, work).await?;
     job.report(context)
 }

@@ -1,9 +1,12 @@
 //! The `dfs` binary as a user would use it: real processes, small sizes.
 
+#![expect(clippy::unwrap_used, reason = "all of this target is a test")]
+
 mod answers;
 mod errors;
 mod failures;
 mod files;
+mod tools;
 mod trees;
 mod up;
 

@@ -91,7 +91,7 @@ pub(crate) async fn put(job: &Arc<Job>, console: &Console, from: &Path, to: Fill
             if metadata.is_dir() {
                 match directory(job, &place, metadata.mode()).await {
                     Ok((filled, made)) => {
-                        attributes.extend(made.then(|| (filled.inode, metadata, place)));
+                        attributes.extend(made.then_some((filled.inode, metadata, place)));
                         waiting.push((local, filled));
                     }
                     Err(failure) => console.complain(failure),
