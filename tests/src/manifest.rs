@@ -80,6 +80,8 @@ struct Cell {
     /// The last one acknowledged, and how many cuts of everything had gone before.
     acknowledged: u32,
     acknowledged_after: u32,
+    /// Begun before a cut of everything and answered after it: may have been written anew, and not synced, after it.
+    straddled: u32,
     /// Attempted, and never answered.
     doubtful: BTreeSet<u32>,
     /// Never durable, lost in a power cut, and left behind as a hole in a file that goes on.
@@ -91,6 +93,19 @@ impl Cell {
     fn may_be_a_hole(&self, after: After) -> bool {
         let lost = matches!(after, After::Everything(cuts) if self.acknowledged_after < cuts);
         (lost && self.durable == 0) || (self.hole && self.acknowledged == 0)
+    }
+
+    /// Takes what was found as the truth. What survived a cut of everything is durable, unless it came after the cut.
+    fn settle(&mut self, generation: u32, after: After) {
+        let survived = generation != self.straddled && !self.doubtful.contains(&generation);
+        self.acknowledged = generation;
+        self.doubtful.clear();
+        if let After::Everything(_) = after {
+            if survived {
+                self.durable = generation;
+            }
+            self.since = BTreeSet::from([generation]);
+        }
     }
 
     fn allows(&self, generation: u32, after: After) -> bool {
@@ -151,13 +166,16 @@ impl Cells {
         (bytes, generation)
     }
 
-    /// Notes that the write was acknowledged, which had begun after so many cuts of everything: one that began before
-    /// may have had its first bytes acknowledged, and lost, before its last ones were sent.
-    pub fn acknowledged(&mut self, range: Range<u32>, generation: u32, cuts: u32) {
+    /// Notes that the write was acknowledged; it began and ended after so many cuts of everything. One that began before
+    /// a cut may have had its first bytes acknowledged, and lost, before its last ones were sent.
+    pub fn acknowledged(&mut self, range: Range<u32>, generation: u32, began: u32, ended: u32) {
         for cell in &mut self.cells[range.start as usize..range.end as usize] {
             cell.acknowledged = generation;
-            cell.acknowledged_after = cuts;
+            cell.acknowledged_after = began;
             cell.doubtful.remove(&generation);
+            if began < ended {
+                cell.straddled = generation;
+            }
         }
     }
 
@@ -199,12 +217,7 @@ impl Cells {
                     }
                 }
                 Seen::Generation(generation) if cell.allows(generation, after) => {
-                    cell.acknowledged = generation;
-                    cell.doubtful.clear();
-                    if let After::Everything(_) = after {
-                        cell.durable = generation;
-                        cell.since.clear();
-                    }
+                    cell.settle(generation, after)
                 }
                 seen => bail!(
                     "file {} cell {at} after {after:?}: {seen:?} instead of {cell:?}",
@@ -316,7 +329,7 @@ mod tests {
         let mut cells = Cells::new(7);
         for range in [0..4, 1..3] {
             let (_, generation) = cells.attempt(range.clone());
-            cells.acknowledged(range, generation, 0);
+            cells.acknowledged(range, generation, 0, 0);
             if generation == 1 {
                 cells.synced();
             }
@@ -362,7 +375,7 @@ mod tests {
     fn what_was_acknowledged_after_the_cut_counts() {
         let mut cells = written();
         let (_, generation) = cells.attempt(1..2);
-        cells.acknowledged(1..2, generation, 1);
+        cells.acknowledged(1..2, generation, 1, 1);
         assert!(
             cells
                 .clone()
@@ -378,6 +391,29 @@ mod tests {
                 .is_err(),
             "settled is settled"
         );
+    }
+
+    #[test]
+    fn what_was_written_across_a_cut_is_not_durable_for_being_seen() {
+        let mut cells = written();
+        let (_, generation) = cells.attempt(1..2);
+        cells.acknowledged(1..2, generation, 0, 1);
+        cells
+            .settle(&content(7, &[1, 3, 2, 1]), After::Everything(1))
+            .unwrap();
+        cells
+            .clone()
+            .settle(&content(7, &[1, 3, 2, 1]), After::OneNode)
+            .unwrap();
+        assert!(
+            cells
+                .clone()
+                .settle(&content(7, &[1, 1, 2, 1]), After::OneNode)
+                .is_err()
+        );
+        cells
+            .settle(&content(7, &[1, 1, 2, 1]), After::Everything(2))
+            .unwrap();
     }
 
     #[test]

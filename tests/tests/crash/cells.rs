@@ -56,7 +56,7 @@ impl CellWorker {
         if style == Style::Overwrite {
             let (bytes, generation) = cells.attempt(0..FIXED_CELLS);
             file.handle().write_at(0, Bytes::from(bytes)).await?;
-            cells.acknowledged(0..FIXED_CELLS, generation, 0);
+            cells.acknowledged(0..FIXED_CELLS, generation, 0, 0);
             file.sync_all().await?;
             cells.synced();
         }
@@ -107,7 +107,8 @@ impl CellWorker {
         pulse
             .during(act, file.write_at(offset, Bytes::from(bytes)))
             .await?;
-        self.cells.acknowledged(start..end, generation, cuts);
+        self.cells
+            .acknowledged(start..end, generation, cuts, pulse.cuts());
         self.sure = self.sure.max(end);
         self.end_unknown = false;
         Ok(())

@@ -1,6 +1,6 @@
 //! `dfs put` and `dfs get` while a chunkserver of theirs is killed or stops in its tracks: a pause, no error.
 
-use super::nodes::{Cluster, Shape, within};
+use super::nodes::{Cluster, Shape, binary, within};
 use super::{alone, run, scaled, seeded};
 use anyhow::{Context as _, ensure};
 use dfs_stdx::Rng;
@@ -52,7 +52,7 @@ impl Harm {
 }
 
 fn dfs(cluster: &Cluster, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dfs"));
+    let mut command = Command::new(binary());
     command
         .args(words)
         .args(["--json", "--master", &cluster.addr])

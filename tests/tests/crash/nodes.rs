@@ -12,6 +12,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 const POLL: Duration = Duration::from_millis(20);
 
+/// The program under test: the one built with this test, or the one that `DFS_BINARY` names.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("DFS_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_dfs").into(), PathBuf::from)
+}
+
 /// One node.
 pub(crate) struct Node {
     argv: Vec<String>,
@@ -24,7 +29,7 @@ impl Node {
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = clean(Path::new(env!("CARGO_BIN_EXE_dfs")))
+        let child = clean(&binary())
             .args(&self.argv)
             .env("DFS_PARENT", std::process::id().to_string())
             .env("RUST_BACKTRACE", "1")
