@@ -44,6 +44,7 @@ fn pause(server: &Server) -> Duration {
 async fn round(server: &Server, due: &mut Due) {
     let (now, timings) = (server.ground.world.clock.now(), server.timings());
     server.close_idle().await;
+    server.ground.store.trim(OPEN_FILES_MAX);
     if now >= due.disks {
         due.disks = now + timings.heartbeat_every * 5;
         server.look_at_disks().await;
@@ -51,7 +52,6 @@ async fn round(server: &Server, due: &mut Due) {
     if now >= due.fsync {
         due.fsync = now + timings.background_fsync;
         server.fsync_open().await;
-        server.ground.store.trim(OPEN_FILES_MAX);
     }
     if now >= due.graves {
         due.graves = now + timings.read_token;

@@ -264,8 +264,22 @@ impl Actor {
         self.timings.ack_deadline + self.timings.ack_deadline / 8 * hops
     }
 
+    /// Without packets for so long, the stream has nothing to do. One that nobody feeds any more is given up sooner:
+    /// it holds files and connections, and a tree of small files leaves hundreds of them a second behind.
+    fn idle_time(&self) -> Duration {
+        match self.is_fed() {
+            true => self.timings.idle_before_close,
+            false => self.timings.idle_before_close / 10,
+        }
+    }
+
+    /// Somebody may send more, or something sent is not decided.
+    fn is_fed(&self) -> bool {
+        !(self.clients.is_empty() && self.upstream.is_none() && self.write.is_quiet())
+    }
+
     fn wake_at(&self) -> Instant {
-        let idle = self.active_at + self.timings.idle_before_close;
+        let idle = self.active_at + self.idle_time();
         let fsync = self.synced_at + self.timings.background_fsync;
         let quiet = match (self.applying.is_some(), self.dirty) {
             // Whatever is due waits for the batch under way.
@@ -348,14 +362,13 @@ impl Actor {
                 .leave(Error::new(Code::Unavailable, "no acknowledgement in time").on_node(suspect))
                 .await;
         }
-        let idle = now >= self.active_at + self.timings.idle_before_close;
+        let idle = now >= self.active_at + self.idle_time();
         let due = self.dirty && now >= self.synced_at + self.timings.background_fsync;
         if self.applying.is_some() || !(idle || due) {
             return Life::On;
         }
         self.tidy(idle && self.write.is_quiet());
-        let unused = self.clients.is_empty() && self.upstream.is_none() && self.write.is_quiet();
-        if !(idle && unused) {
+        if !idle || self.is_fed() {
             return Life::On;
         }
         if let Some(tidied) = self.applying.take() {

@@ -82,6 +82,10 @@ impl Home {
     /// The outcome of an fsync; a failed one fences the disk, for this process and the next ones of this boot.
     pub(super) fn synced(&self, outcome: dfs_stdx::disk::Result<()>) -> Result<()> {
         let Err(error) = outcome else { return Ok(()) };
+        if error.is_out_of_files() {
+            // The folder could not even be opened: no fsync was tried, so none has failed.
+            return Err(error.into());
+        }
         tracing::error!(disk = %self.dir.display(), %error, "an fsync failed: the disk is fenced");
         self.failed.store(true, Ordering::Release);
         if let Some(note) = &self.note

@@ -5,7 +5,9 @@ use crate::exit::{Failure, Result};
 use crate::settings;
 use clap::CommandFactory as _;
 use dfs_proto::Code;
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,6 +21,7 @@ pub(crate) const PARENT_VARIABLE: &str = "DFS_PARENT";
 /// The parent is dead already, or the log cannot be set up.
 pub(crate) fn prepare(role: &str) -> Result<()> {
     die_with_parent()?;
+    raise_open_files()?;
     dfs_stdx::telemetry::init(tracing::Level::INFO)
         .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
     let typed = Args::command();
@@ -27,6 +30,18 @@ pub(crate) fn prepare(role: &str) -> Result<()> {
             tracing::warn!(variable, "not a setting: ignored");
         }
     }
+    Ok(())
+}
+
+/// Takes as many open files as the system lets this process have: each chunk being written is a file and two
+/// connections, and the usual soft limit is meant for programs that wait with select(2).
+fn raise_open_files() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, all).map_err(io::Error::from)?;
     Ok(())
 }
 

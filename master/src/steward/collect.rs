@@ -78,7 +78,7 @@ async fn round(steward: &Arc<Steward>, collection: &mut Collection) -> Result<us
         }
     }
     drop(reply);
-    gather(steward, collection, asked, &mut answers).await;
+    let deleted = gather(steward, collection, asked, &mut answers).await;
     let forgotten = forget.len();
     for some in forget.chunks(FORGOTTEN_AT_ONCE) {
         let all = some
@@ -91,7 +91,8 @@ async fn round(steward: &Arc<Steward>, collection: &mut Collection) -> Result<us
             }
         }
     }
-    Ok(if asked > 0 { ROUND_CHUNKS } else { forgotten })
+    // Those whose replicas are gone now can be forgotten at once. Refused deletions are asked for again later.
+    Ok(if deleted > 0 { ROUND_CHUNKS } else { forgotten })
 }
 
 fn due(read: &dyn crate::store::Read, before_ns: i64, max: usize) -> Vec<(ChunkHandle, Chunk)> {
@@ -127,19 +128,21 @@ fn view(steward: &Steward, chunk: ChunkHandle, record: &Chunk, clean: &BTreeSet<
     }
 }
 
-/// Notes who has deleted.
+/// Notes who has deleted; returns how many did.
 async fn gather(
     steward: &Arc<Steward>,
     collection: &mut Collection,
     asked: usize,
     answers: &mut mpsc::Receiver<Answered>,
-) {
+) -> usize {
+    let mut deleted = 0;
     let until = steward.desk.now() + steward.desk.timings.ack_deadline;
     for _ in 0..asked {
         let Ok(Some(answered)) = tokio::time::timeout_at(until, answers.recv()).await else {
             break;
         };
         if steward.deleted(&answered) {
+            deleted += 1;
             collection
                 .clean
                 .entry(answered.chunk)
@@ -147,6 +150,7 @@ async fn gather(
                 .insert(answered.node);
         }
     }
+    deleted
 }
 
 impl Steward {

@@ -35,6 +35,12 @@ impl Error {
         )
     }
 
+    /// True if this process or the machine has too many files open (EMFILE, ENFILE): nothing was tried on the disk.
+    #[must_use]
+    pub fn is_out_of_files(&self) -> bool {
+        matches!(self.source.raw_os_error(), Some(23 | 24))
+    }
+
     /// True if there is no such file.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
