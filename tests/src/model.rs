@@ -102,7 +102,7 @@ impl Default for Reference {
     fn default() -> Self {
         let root = Inode {
             body: Body::Directory(BTreeMap::new()),
-            mode: 0o755,
+            mode: 0o1777,
             links: 2,
         };
         Reference {
@@ -474,7 +474,7 @@ mod tests {
         assert_eq!(fs.paths(), ["/", "/a", "/g"]);
         assert_eq!(
             fs.apply(&Operation::Stat("/".into())),
-            Outcome::Stat('d', 0, 3, 0o755)
+            Outcome::Stat('d', 0, 3, 0o1777)
         );
     }
 }
