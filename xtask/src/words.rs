@@ -82,7 +82,13 @@ const BANS: [Ban; 14] = [
     },
     Ban {
         inside: LIBRARIES,
-        except: &["proto", "rpc", "convert", "chunkserver/src/peers.rs", "client/src/fake"],
+        except: &[
+            "proto",
+            "rpc",
+            "convert",
+            "chunkserver/src/peers.rs",
+            "client/src/fake",
+        ],
         words: &["pb"],
         advice: "generated messages stop at rpc/ and the one file of each client that converts them",
     },
