@@ -3,6 +3,8 @@
 //! Calls are reads, so one that fails on a kept connection is made again on a fresh one. A connection carries one call
 //! at a time; a few idle ones are kept for each peer. This file is also where these calls' messages stop.
 
+pub(crate) mod chain;
+
 use crate::store::Target;
 use crate::store::format::Writer;
 use bytes::Bytes;

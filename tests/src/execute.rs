@@ -77,10 +77,16 @@ async fn attempt(client: &Client, operation: &Operation) -> Result<Outcome> {
         }
         Operation::Rename { from, to } => client.rename(from, to).await?,
         Operation::Remove(path) => client.remove(path).await?,
-        Operation::Mkdir(path) => drop(client.mkdir(path).await?),
+        Operation::Mkdir(path) => {
+            client.mkdir(path).await?;
+        }
         Operation::RemoveDir(path) => client.remove_dir(path).await?,
-        Operation::Link { existing, path } => drop(client.link(existing, path).await?),
-        Operation::Symlink { target, path } => drop(client.symlink(target, path).await?),
+        Operation::Link { existing, path } => {
+            client.link(existing, path).await?;
+        }
+        Operation::Symlink { target, path } => {
+            client.symlink(target, path).await?;
+        }
         Operation::Chmod { path, mode } => {
             let set = SetAttributes {
                 mode: Some(*mode),

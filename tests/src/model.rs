@@ -8,21 +8,20 @@ use std::collections::BTreeMap;
 pub const FILE_BYTES_MAX: u64 = 300_000;
 
 /// One operation, with everything that is random about it.
+#[expect(
+    missing_docs,
+    reason = "the fields are the arguments of the calls the variants are named after"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Create a file; it must not exist.
     Create(String),
     /// Write bytes made from `seed` at `offset`; the file must exist.
     Write {
-        /// Where.
         path: String,
-        /// From this byte on.
         offset: u64,
-        /// How many.
         length: u64,
-        /// Which.
         seed: u64,
-        /// Closed with fsync.
         sync: bool,
     },
     /// Write at the end.

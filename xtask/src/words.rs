@@ -87,6 +87,7 @@ const BANS: [Ban; 14] = [
             "rpc",
             "convert",
             "chunkserver/src/peers.rs",
+            "chunkserver/src/peers/",
             "client/src/fake",
         ],
         words: &["pb"],

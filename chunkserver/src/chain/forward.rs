@@ -1,16 +1,15 @@
-//! The link to the next member: one stream of packets down, acknowledgements up. This file is also where the messages
-//! of this stream stop.
+//! The link to the next member: one stream of packets down, acknowledgements up.
 //!
 //! Packets follow the opening without waiting for its answer; a member that refuses ends the stream with the reason.
 
 use crate::ground::Ground;
 use crate::peers::Pass;
+use crate::peers::chain::{self, Heard, Up};
 use crate::store::Packet;
 use bytes::Bytes;
 use dfs_proto::capability::Member;
 use dfs_proto::frame::{FrameReader, FrameWriter};
 use dfs_proto::net::{BoxStream, Dial};
-use dfs_proto::pb::{self, from_server, to_server};
 use dfs_proto::{Code, Error, NodeId};
 use std::io;
 use std::sync::Arc;
@@ -140,28 +139,21 @@ async fn run(
 /// Hears acknowledgements until the stream ends.
 async fn listen(reader: &mut Reader, tell: &mpsc::Sender<Event>) -> Error {
     loop {
-        let reply: pb::FromServer = match reader.next().await {
+        let reply: Up = match reader.next().await {
             Ok(Some((reply, _))) => reply,
             Ok(None) => return Error::new(Code::Unavailable, "link closed"),
             Err(error) => return broken(&error),
         };
-        match (reply.error, reply.body) {
-            (Some(error), _) => return error.into(),
-            (None, Some(from_server::Body::ChainAck(ack))) => {
-                if tell.send(Event::Acked(ack.number)).await.is_err() {
+        match chain::heard(reply) {
+            Err(error) => return error,
+            Ok(Heard::Acked(number)) => {
+                if tell.send(Event::Acked(number)).await.is_err() {
                     return Error::new(Code::Unavailable, "the stream has ended");
                 }
             }
-            (None, Some(from_server::Body::ChainOpened(_))) => {}
-            (None, _) => return Error::new(Code::Unavailable, "link closed"),
+            Ok(Heard::Opened) => {}
+            Ok(Heard::Closed) => return Error::new(Code::Unavailable, "link closed"),
         }
-    }
-}
-
-fn message(body: to_server::Body) -> pb::ToServer {
-    pb::ToServer {
-        id: 0,
-        body: Some(body),
     }
 }
 
@@ -173,15 +165,8 @@ async fn send(
     mut known: watch::Receiver<u64>,
 ) -> io::Result<()> {
     writer.send_preamble().await?;
-    let open = pb::ChainOpen {
-        capability: Some(target.pass.0),
-        incarnation: target.incarnation,
-        first: target.first,
-        fresh: target.fresh,
-    };
-    writer
-        .send(&message(to_server::Body::ChainOpen(open)), Bytes::new())
-        .await?;
+    let open = chain::open(target.pass, target.incarnation, target.first, target.fresh);
+    writer.send(&open, Bytes::new()).await?;
     loop {
         let onward = tokio::select! {
             biased;
@@ -198,34 +183,15 @@ async fn send(
         };
         let Some(onward) = onward else { break };
         let committed = *known.borrow_and_update();
-        let (head, data) = packet(onward, committed);
-        writer.send(&message(head), data).await?;
+        let Onward { number, packet, sync } = onward;
+        let (head, data) = chain::packet(number, packet, sync, committed);
+        writer.send(&head, data).await?;
     }
     send_committed(writer, &mut known).await?;
-    writer
-        .send(
-            &message(to_server::Body::StreamClose(pb::StreamClose {})),
-            Bytes::new(),
-        )
-        .await
+    writer.send(&chain::close(), Bytes::new()).await
 }
 
 async fn send_committed(writer: &mut Writer, known: &mut watch::Receiver<u64>) -> io::Result<()> {
     let committed = *known.borrow_and_update();
-    let body = to_server::Body::ChainCommitted(pb::ChainCommitted { committed });
-    writer.send(&message(body), Bytes::new()).await
-}
-
-fn packet(onward: Onward, committed: u64) -> (to_server::Body, Bytes) {
-    let Onward { number, packet, sync } = onward;
-    let head = pb::ChainPacket {
-        number,
-        writer: packet.writer.0,
-        sequence: packet.sequence,
-        offset: packet.offset,
-        checksums: packet.checksums,
-        sync,
-        committed,
-    };
-    (to_server::Body::ChainPacket(head), packet.data)
+    writer.send(&chain::committed(committed), Bytes::new()).await
 }
