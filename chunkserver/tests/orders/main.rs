@@ -1,5 +1,7 @@
 //! Chunkservers under a scripted master: register, write, adopt, sync, serve, delete; on disks in memory.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
 mod client;
 mod master;
 

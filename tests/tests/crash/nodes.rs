@@ -294,10 +294,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if std::thread::panicking() || std::env::var_os("DFS_KEEP").is_some() {
-            if let Some(folder) = self.folder.take() {
-                eprintln!("logs are kept in {}", folder.keep().display());
-            }
+        let keep = std::thread::panicking() || std::env::var_os("DFS_KEEP").is_some();
+        if let Some(folder) = self.folder.take().filter(|_| keep) {
+            eprintln!("logs are kept in {}", folder.keep().display());
         }
     }
 }

@@ -113,7 +113,7 @@ impl Rig {
             .chunk_folder(server.context("a member is one of the servers")?);
         let name = format!("{:016x}", chunk.chunk.0);
         let path = folder.join(&name[14..]).join(&name);
-        Ok(path.exists().then(|| Replica {
+        Ok(path.exists().then_some(Replica {
             chunk: chunk.chunk,
             node: member.node,
             path,
