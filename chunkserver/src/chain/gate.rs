@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn what_a_sync_brought_stays_shut_when_its_version_was_superseded() {
         let gate = Gate::default();
-        gate.hold(Version(3), vec![0..10]);
+        gate.hold(Version(3), std::iter::once(0..10).collect());
         gate.hold(Version(4), vec![]);
         assert_eq!(gate.readable(&(0..1), 100), None);
         assert!(gate.knows_what_came_with(Version(4)) && !gate.knows_what_came_with(Version(5)));
