@@ -278,7 +278,9 @@ impl Replica {
         let Ok(mut core) = self.core.try_lock() else {
             return;
         };
-        if !core.dirty && !core.written && !core.removed {
+        // A header that only says "not open any more" may be lost: the replica would be taken for an open one.
+        let missed = core.written && core.slot.open;
+        if !core.dirty && !missed && !core.removed {
             core.body = None;
             *self.view.write().expect("no panic while the view is held") = core.view();
         }

@@ -190,8 +190,8 @@ fn idle_files_are_closed_and_come_back() {
     let replica = create(&store);
     replica.apply(&[packet(1, 0, b"bytes")]).unwrap();
     replica.sync().unwrap();
+    // Closing writes the header without an fsync of its own: the file is let go all the same.
     replica.close().unwrap();
-    replica.sync().unwrap();
     store.trim(0);
     assert!(!replica.is_loaded() && replica.try_read(0..5).is_none());
     assert_eq!(content(&replica), b"bytes");
