@@ -109,8 +109,12 @@ impl Core {
         let blocks = usize::try_from(blocks_of(self.slot.length)).expect("a chunk is bounded");
         let mut bytes = vec![0; blocks * 4];
         let read = file.read_at(&mut bytes, TABLE_AT)?;
-        // A table that was cut off claims nothing that could be true.
+        // A table that was cut off, or lies in a file that is not this chunk's any more, claims nothing that could be
+        // true: every block fails, and a sync brings it.
         bytes[read..].fill(0);
+        if !self.is_own(&*file)? {
+            bytes.fill(0);
+        }
         let mut crcs = decode_table(&bytes);
         if let Some(last) = crcs.last_mut()
             && !self.slot.length.is_multiple_of(BLOCK_BYTES)
@@ -123,6 +127,18 @@ impl Core {
         };
         self.body = Some(body.clone());
         Ok(body)
+    }
+
+    /// True if a header in the file says that it is this chunk's: its table and bytes may fit each other and still be
+    /// another chunk's.
+    fn is_own(&self, file: &dyn File) -> Result<bool> {
+        let own = |found: &Found| match found {
+            Found::Slot(slot) => slot.handle == self.slot.handle && slot.cluster == self.slot.cluster,
+            Found::Blank | Found::Damaged => false,
+        };
+        let slots = Self::read_slots(file)?;
+        let foreign = |found: &Found| matches!(found, Found::Slot(_)) && !own(found);
+        Ok(slots.iter().any(own) && !slots.iter().any(foreign))
     }
 
     pub(super) fn table(&mut self) -> Result<Table> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use dfs_stdx::disk::Surviving;
+use std::path::Path;
 
 /// A source of four blocks at version 1, and its target for version 2.
 fn source() -> (Vec<u8>, Target) {
@@ -77,6 +78,42 @@ fn a_sync_heals_the_rot_that_a_read_has_met() {
     drop(begun);
     install(&replica, &data, target, How::Staged).unwrap();
     assert!(content(&replica) == data && replica.bad_blocks().unwrap().is_empty());
+}
+
+#[test]
+fn another_chunks_file_in_its_place_is_never_served_and_a_sync_heals_it() {
+    use dfs_stdx::disk::{Disk as _, Open};
+    let (disk, (data, target)) = (MemDisk::new(), source());
+    let store = open(&disk);
+    let replica = create(&store);
+    replica.apply(&[packet(1, 0, &data)]).unwrap();
+    let other = store
+        .create(ChunkHandle(0xdef), Version(1), Version(1), vec![NodeId(1)])
+        .unwrap();
+    other.apply(&[packet(1, 0, &bytes(data.len(), 2))]).unwrap();
+    for written in [&replica, &other] {
+        written.sync().unwrap();
+        written.close().unwrap();
+    }
+    // Nothing of it is in memory but what its header said.
+    replica.unload();
+    let theirs = disk
+        .open(
+            Path::new(&format!("/d/chunks/ef/{}", other.handle())),
+            Open::ReadOnly,
+        )
+        .unwrap();
+    let mut file = vec![0; usize::try_from(theirs.length().unwrap()).unwrap()];
+    theirs.read_at(&mut file, 0).unwrap();
+    disk.open(&path(), Open::Existing)
+        .unwrap()
+        .write_at(&file, 0)
+        .unwrap();
+    assert!(matches!(replica.read(0..9), Err(Error::Corrupt { .. })));
+    replica.promise(Version(2), vec![NodeId(1)]).unwrap();
+    install(&replica, &data, target, How::Staged).unwrap();
+    replica.unload();
+    assert!(content(&replica) == data);
 }
 
 #[test]
