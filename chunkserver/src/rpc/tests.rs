@@ -503,6 +503,9 @@ async fn what_a_sync_of_an_earlier_process_brought_is_not_read_at_an_older_versi
     let mut client = Client::connect(&nodes[0].member.addr).await;
     let error = client.read(&capability, 0, 9).await.unwrap_err();
     assert_eq!(error.code, Code::NotYet);
-    ground.chains.gate_or_new(CHUNK).hold(Version(2), std::iter::once(0..5).collect());
+    ground
+        .chains
+        .gate_or_new(CHUNK)
+        .hold(Version(2), std::iter::once(0..5).collect());
     assert!(client.read(&capability, 0, 9).await.is_ok());
 }
