@@ -28,7 +28,7 @@ impl Connection {
         };
         let opened = from_server::Body::ChainOpened(pb::ChainOpened {});
         self.replies.send(id, Ok((opened, Bytes::new()))).await?;
-        let pump = Pump::start(self.replies.clone(), id, progress, |p| {
+        let pump = Pump::start(self.replies.clone(), id, progress, 0, |p| {
             from_server::Body::ChainAck(pb::ChainAck { number: p.upto })
         });
         let outcome = self.links(id, incarnation, &task).await;

@@ -231,15 +231,17 @@ struct Pump {
 }
 
 impl Pump {
+    /// `told` is what the other side knows. Not what stands in `progress` when the task first runs: by then an
+    /// acknowledgement may be there, which would never be sent.
     fn start(
         replies: Replies,
         id: u64,
         mut progress: watch::Receiver<crate::chain::Progress>,
+        mut told: u64,
         body: impl Fn(&crate::chain::Progress) -> from_server::Body + Send + 'static,
     ) -> Pump {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let mut told = progress.borrow_and_update().upto;
             loop {
                 let alive = tokio::select! {
                     biased;

@@ -30,7 +30,7 @@ impl Connection {
         self.replies
             .send(id, Ok((from_server::Body::WriteOpened(opened), Bytes::new())))
             .await?;
-        let pump = Pump::start(self.replies.clone(), id, progress, |p| {
+        let pump = Pump::start(self.replies.clone(), id, progress, now.upto, |p| {
             from_server::Body::Ack(pb::Ack {
                 sequence: p.upto,
                 length: p.length,
