@@ -7,7 +7,7 @@
 use super::core::{Body, Core};
 use super::error::{Error, Result};
 use super::file::Replica;
-use super::format::{INTENTS_MAX, TABLE_AT, Writer, encode_table, note_writer};
+use super::format::{INTENTS_MAX, TABLE_AT, Writer, note_writer};
 use super::read::{block_bytes, index, number};
 use bytes::Bytes;
 use dfs_proto::WriterId;
@@ -95,8 +95,8 @@ impl Core {
         let body = self.load()?;
         if let Some(changed) = changed {
             let crcs = &body.crcs[index(changed.start)..index(changed.end)];
-            body.file
-                .write_at(&encode_table(crcs), TABLE_AT + changed.start * 4)?;
+            let kept = self.table_bytes(changed.start, crcs);
+            body.file.write_at(&kept, TABLE_AT + changed.start * 4)?;
         }
         if !self.restarted {
             self.slot.intents.clear();

@@ -9,7 +9,7 @@
 
 use super::error::Result;
 use super::file::Table;
-use super::format::{DATA_AT, Found, SLOT_AT, SLOT_BYTES, Slot, TABLE_AT, decode_table};
+use super::format::{DATA_AT, Found, SLOT_AT, SLOT_BYTES, Slot, TABLE_AT, bound, decode_table, encode_table};
 use super::fsynced;
 use super::home::Home;
 use dfs_proto::limits::BLOCK_BYTES;
@@ -115,7 +115,10 @@ impl Core {
         if !self.is_own(&*file)? {
             bytes.fill(0);
         }
-        let mut crcs = decode_table(&bytes);
+        let mut crcs: Vec<u32> = (0..)
+            .zip(decode_table(&bytes))
+            .map(|(block, kept)| bound(self.slot.handle, block, kept))
+            .collect();
         if let Some(last) = crcs.last_mut()
             && !self.slot.length.is_multiple_of(BLOCK_BYTES)
         {
@@ -127,6 +130,15 @@ impl Core {
         };
         self.body = Some(body.clone());
         Ok(body)
+    }
+
+    /// These blocks' CRCs, from `first` on, as the file's table keeps them.
+    pub(super) fn table_bytes(&self, first: u64, crcs: &[u32]) -> Vec<u8> {
+        let kept: Vec<u32> = (first..)
+            .zip(crcs)
+            .map(|(block, sum)| bound(self.slot.handle, block, *sum))
+            .collect();
+        encode_table(&kept)
     }
 
     /// True if a header in the file says that it is this chunk's: its table and bytes may fit each other and still be

@@ -236,6 +236,16 @@ pub fn encode_table(crcs: &[u32]) -> Vec<u8> {
     crcs.iter().flat_map(|c| c.to_le_bytes()).collect()
 }
 
+/// A block's CRC as a chunk file's table keeps it: bound to the chunk and the place, so that the table of another chunk,
+/// though it fits the bytes beside it, fits nothing here. Its own inverse.
+#[must_use]
+pub fn bound(chunk: ChunkHandle, block: u64, sum: u32) -> u32 {
+    let mut place = [0; 16];
+    place[..8].copy_from_slice(&chunk.0.to_le_bytes());
+    place[8..].copy_from_slice(&block.to_le_bytes());
+    sum ^ crc(&place)
+}
+
 /// The CRCs in a table's bytes.
 #[must_use]
 pub fn decode_table(bytes: &[u8]) -> Vec<u32> {

@@ -266,7 +266,7 @@ impl Core {
     fn take_over(&mut self, target: &Target) -> Result<()> {
         self.settle_slots()?;
         let body = self.load()?;
-        body.file.write_at(&encode_table(&target.crcs), TABLE_AT)?;
+        body.file.write_at(&self.table_bytes(0, &target.crcs), TABLE_AT)?;
         self.home.synced(body.file.sync_data())?;
         self.slot.length = target.length;
         self.slot.writers = target.writers.clone();

@@ -74,7 +74,7 @@ impl Replica {
             core.dirty = true;
             core.set_crcs(&[(number, sum)]);
             let file = core.load()?.file;
-            file.write_at(&sum.to_le_bytes(), TABLE_AT + number * 4)?;
+            file.write_at(&core.table_bytes(number, &[sum]), TABLE_AT + number * 4)?;
             core.write_slot()
         })
     }
@@ -98,7 +98,7 @@ impl Replica {
             file.write_at(bytes, Core::data_at(number * BLOCK_BYTES))?;
             let sum = crc(bytes);
             core.set_crcs(&[(number, sum)]);
-            file.write_at(&sum.to_le_bytes(), TABLE_AT + number * 4)?;
+            file.write_at(&core.table_bytes(number, &[sum]), TABLE_AT + number * 4)?;
             core.write_slot()
         })
     }

@@ -80,13 +80,12 @@ fn a_sync_heals_the_rot_that_a_read_has_met() {
     assert!(content(&replica) == data && replica.bad_blocks().unwrap().is_empty());
 }
 
-#[test]
-fn another_chunks_file_in_its_place_is_never_served_and_a_sync_heals_it() {
+/// A replica on stable storage with the source's bytes, and another chunk's whole file in place of its own.
+fn exchanged(disk: &MemDisk, data: &[u8], unloaded: bool) -> Arc<Replica> {
     use dfs_stdx::disk::{Disk as _, Open};
-    let (disk, (data, target)) = (MemDisk::new(), source());
-    let store = open(&disk);
+    let store = open(disk);
     let replica = create(&store);
-    replica.apply(&[packet(1, 0, &data)]).unwrap();
+    replica.apply(&[packet(1, 0, data)]).unwrap();
     let other = store
         .create(ChunkHandle(0xdef), Version(1), Version(1), vec![NodeId(1)])
         .unwrap();
@@ -95,25 +94,43 @@ fn another_chunks_file_in_its_place_is_never_served_and_a_sync_heals_it() {
         written.sync().unwrap();
         written.close().unwrap();
     }
-    // Nothing of it is in memory but what its header said.
-    replica.unload();
-    let theirs = disk
-        .open(
-            Path::new(&format!("/d/chunks/ef/{}", other.handle())),
-            Open::ReadOnly,
-        )
-        .unwrap();
+    replica.sync().unwrap();
+    if unloaded {
+        replica.unload();
+    }
+    let theirs = Path::new("/d/chunks/ef").join(other.handle().to_string());
+    let theirs = disk.open(&theirs, Open::ReadOnly).unwrap();
     let mut file = vec![0; usize::try_from(theirs.length().unwrap()).unwrap()];
     theirs.read_at(&mut file, 0).unwrap();
     disk.open(&path(), Open::Existing)
         .unwrap()
         .write_at(&file, 0)
         .unwrap();
+    replica
+}
+
+#[test]
+fn another_chunks_file_in_its_place_is_never_served_and_a_sync_heals_it() {
+    let (disk, (data, target)) = (MemDisk::new(), source());
+    let replica = exchanged(&disk, &data, true);
     assert!(matches!(replica.read(0..9), Err(Error::Corrupt { .. })));
     replica.promise(Version(2), vec![NodeId(1)]).unwrap();
     install(&replica, &data, target, How::Staged).unwrap();
     replica.unload();
     assert!(content(&replica) == data);
+}
+
+#[test]
+fn another_chunks_table_under_ones_own_header_fits_nothing() {
+    let (disk, (data, _)) = (MemDisk::new(), source());
+    let replica = exchanged(&disk, &data, false);
+    // Both headers are written anew, over the other chunk's.
+    replica.promise(Version(2), vec![NodeId(1)]).unwrap();
+    replica.set_ready(Version(2), Version(0), None).unwrap();
+    replica.promise(Version(3), vec![NodeId(1)]).unwrap();
+    replica.sync().unwrap();
+    replica.unload();
+    assert!(matches!(replica.read(0..9), Err(Error::Corrupt { .. })));
 }
 
 #[test]
