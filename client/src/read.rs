@@ -216,7 +216,7 @@ impl Reader {
     ) -> Result<Bytes> {
         let beyond = want.in_chunk >= extent.capability.length;
         if beyond && !window.writing && self.is_recent(window) {
-            return Ok(zeros(want.length));
+            return fill_up(Bytes::new(), extent, want);
         }
         let salt = extent.capability.chunk.0;
         let order = {
@@ -225,19 +225,18 @@ impl Reader {
                 .experience()
                 .order(&extent.capability.members, &self.core.here, salt, now)
         };
-        Race {
+        let race = Race {
             reader: self,
             extent,
             want,
             deadline,
             left: order.into(),
             failures: Vec::new(),
-        }
-        .run()
-        .await
+        };
+        fill_up(race.run().await?, extent, want)
     }
 
-    /// One replica's answer, verified.
+    /// One replica's answer, verified; short if the chunk ends before what is wanted.
     async fn ask(&self, extent: &Extent, member: &Member, want: Want, deadline: Instant) -> Result<Bytes> {
         let begun = self.core.clock.now();
         let by = deadline.min(begun + ANSWER_DEADLINE);
@@ -252,7 +251,7 @@ impl Reader {
         } else {
             self.core.experience().good(member.node, begun.elapsed());
         }
-        Ok(fill_up(answer.bytes, want.length))
+        Ok(answer.bytes)
     }
 
     /// The rule for answers of a replica that has lost the master: every other member must say, after the bytes were
@@ -418,13 +417,21 @@ fn zeros(length: u64) -> Bytes {
     BytesMut::zeroed(length).freeze()
 }
 
-/// The chunk ends inside the range and the file does not: the rest is a hole.
-fn fill_up(bytes: Bytes, length: u64) -> Bytes {
-    if bytes.len() as u64 == length {
-        return bytes;
+/// The chunk ends inside the range and the file does not: the rest is a hole, unless it is what a power cut took.
+fn fill_up(bytes: Bytes, extent: &Extent, want: Want) -> Result<Bytes> {
+    let got = bytes.len() as u64;
+    if got == want.length {
+        return Ok(bytes);
     }
-    let rest = length - bytes.len() as u64;
-    join(vec![bytes, zeros(rest)])
+    let from = want.in_chunk + got;
+    if from < extent.lost_end {
+        let why = format!(
+            "bytes {from} to {} of the chunk went with a power cut of all replicas",
+            extent.lost_end
+        );
+        return Err(Error::new(Code::Lost, why).on_chunk(extent.capability.chunk, extent.capability.version));
+    }
+    Ok(join(vec![bytes, zeros(want.length - got)]))
 }
 
 /// One buffer; without a copy if there is only one piece.

@@ -207,7 +207,7 @@ impl Cluster {
             offset: *offset,
             span_bytes: CHUNK_BYTES,
             capability: Some(self.capability(state, *chunk, Operations::READ)),
-            state: String::new(),
+            lost_end: state.lost_end,
         };
         let extents = file
             .slots
