@@ -368,6 +368,10 @@ impl Actor {
             return Life::On;
         }
         self.tidy(idle && self.write.is_quiet());
+        if idle {
+            // Bytes that await the head's word keep the stream: it is looked at again after as long, not at once.
+            self.active_at = now;
+        }
         if !idle || self.is_fed() {
             return Life::On;
         }
