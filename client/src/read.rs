@@ -216,7 +216,7 @@ impl Reader {
     ) -> Result<Bytes> {
         let beyond = want.in_chunk >= extent.capability.length;
         if beyond && !window.writing && self.is_recent(window) {
-            return fill_up(Bytes::new(), extent, want);
+            return Ok(zeros(want.length));
         }
         let salt = extent.capability.chunk.0;
         let order = {
@@ -225,18 +225,19 @@ impl Reader {
                 .experience()
                 .order(&extent.capability.members, &self.core.here, salt, now)
         };
-        let race = Race {
+        Race {
             reader: self,
             extent,
             want,
             deadline,
             left: order.into(),
             failures: Vec::new(),
-        };
-        fill_up(race.run().await?, extent, want)
+        }
+        .run()
+        .await
     }
 
-    /// One replica's answer, verified; short if the chunk ends before what is wanted.
+    /// One replica's answer, verified.
     async fn ask(&self, extent: &Extent, member: &Member, want: Want, deadline: Instant) -> Result<Bytes> {
         let begun = self.core.clock.now();
         let by = deadline.min(begun + ANSWER_DEADLINE);
@@ -251,7 +252,7 @@ impl Reader {
         } else {
             self.core.experience().good(member.node, begun.elapsed());
         }
-        Ok(answer.bytes)
+        Ok(fill_up(answer.bytes, want.length))
     }
 
     /// The rule for answers of a replica that has lost the master: every other member must say, after the bytes were
@@ -417,21 +418,13 @@ fn zeros(length: u64) -> Bytes {
     BytesMut::zeroed(length).freeze()
 }
 
-/// The chunk ends inside the range and the file does not: the rest is a hole, unless it is what a power cut took.
-fn fill_up(bytes: Bytes, extent: &Extent, want: Want) -> Result<Bytes> {
-    let got = bytes.len() as u64;
-    if got == want.length {
-        return Ok(bytes);
+/// The chunk ends inside the range and the file does not: the rest is a hole.
+fn fill_up(bytes: Bytes, length: u64) -> Bytes {
+    if bytes.len() as u64 == length {
+        return bytes;
     }
-    let from = want.in_chunk + got;
-    if from < extent.lost_end {
-        let why = format!(
-            "bytes {from} to {} of the chunk went with a power cut of all replicas",
-            extent.lost_end
-        );
-        return Err(Error::new(Code::Lost, why).on_chunk(extent.capability.chunk, extent.capability.version));
-    }
-    Ok(join(vec![bytes, zeros(want.length - got)]))
+    let rest = length - bytes.len() as u64;
+    join(vec![bytes, zeros(rest)])
 }
 
 /// One buffer; without a copy if there is only one piece.

@@ -207,7 +207,7 @@ impl Cluster {
             offset: *offset,
             span_bytes: CHUNK_BYTES,
             capability: Some(self.capability(state, *chunk, Operations::READ)),
-            lost_end: state.lost_end,
+            state: String::new(),
         };
         let extents = file
             .slots

@@ -180,7 +180,7 @@ impl Service {
                 offset: extent.offset,
                 span_bytes: extent.span,
                 capability: Some(key.sign(&capability)),
-                lost_end: record.lost_end,
+                state: String::new(),
             });
         }
         Ok(located)
