@@ -9,7 +9,8 @@
 //! 4. When all replicas failed, the master is asked where the chunk is now, until the deadline: a reconfiguration may
 //!    be under way.
 //!
-//! Zeros are never invented: they come from holes that the master names, below the size it names.
+//! Zeros come from holes that the master names, below the size it names. It does not tell a hole from what a power cut
+//! of all replicas took from the middle of a file (docs/failure-model.md).
 
 use crate::cache::{Locations, Window};
 use crate::convert::Extent;
