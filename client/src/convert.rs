@@ -5,6 +5,7 @@ pub(crate) mod admin;
 mod change;
 pub(crate) mod data;
 mod query;
+pub(crate) mod watch;
 
 pub(crate) use change::*;
 pub(crate) use query::*;

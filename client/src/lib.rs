@@ -63,6 +63,7 @@ mod splits;
 mod stream;
 mod tree;
 mod types;
+mod watch;
 mod write;
 
 pub use client::Client;
@@ -73,3 +74,4 @@ pub use inodes::{Inodes, Make};
 pub use settings::{OpenOptions, Settings};
 pub use stream::File;
 pub use types::*;
+pub use watch::{Watch, WatchControl};

@@ -416,5 +416,6 @@ async fn keep_alive(inner: Weak<Inner>, every: Duration) {
     }
 }
 
+mod seat;
 #[cfg(test)]
 mod tests;

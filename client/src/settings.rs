@@ -26,6 +26,9 @@ pub struct Settings {
     pub stale_ok: bool,
     /// Bytes a sequential reader may have under way ahead of the application.
     pub readahead_bytes: u64,
+    /// The session is a mount's: the master remembers what it was told about, for [`Client::watch`](crate::Client::watch),
+    /// and ends the session soon after its change stream was closed.
+    pub mount: bool,
 }
 
 impl Settings {
@@ -56,6 +59,7 @@ impl Settings {
             sync_on_close: true,
             stale_ok: false,
             readahead_bytes: 8 * 1024 * 1024,
+            mount: false,
         })
     }
 }

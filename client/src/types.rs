@@ -1,8 +1,11 @@
 //! The nouns that callers see: what the cluster says about files, chunks, servers.
 
+mod watch;
+
 use dfs_proto::capability::Member;
 use dfs_proto::{ChunkHandle, InodeId, NodeId, Version};
 use std::time::Duration;
+pub use watch::{Change, Changes, Event, Sequence};
 
 /// What an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
