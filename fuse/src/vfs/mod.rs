@@ -5,6 +5,7 @@
 //! holds no lock across an await. Errors are the house's [`Error`]; the edge turns them into errno.
 
 mod attributes;
+pub mod content;
 mod directories;
 mod handles;
 mod locks;
