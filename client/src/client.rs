@@ -129,9 +129,14 @@ impl Client {
     }
 
     async fn resolve(&self, path: &[u8], follow: bool, locate: bool) -> Result<Resolved> {
+        self.resolve_for(path, follow, locate, 0).await
+    }
+
+    /// Refused if the caller may not do `access`, bits as of access(2), with what is there.
+    async fn resolve_for(&self, path: &[u8], follow: bool, locate: bool, access: u32) -> Result<Resolved> {
         convert::resolved(
             self.inodes
-                .query(convert::resolve(absolute(path)?, follow, locate))
+                .query(convert::resolve(absolute(path)?, follow, locate, access))
                 .await?,
         )
     }
@@ -189,7 +194,7 @@ impl Client {
 
     async fn open_existing(&self, path: &[u8], options: OpenOptions) -> Result<crate::file::Handle> {
         let locate = options.read && !options.truncate;
-        let found = self.resolve(path, true, locate).await?;
+        let found = self.resolve_for(path, true, locate, options.access()).await?;
         let gift = Gift {
             located: found.located,
             grant: None,
@@ -257,20 +262,21 @@ impl Client {
         let ((from_parent, from_name), (to_parent, to_name)) =
             futures::try_join!(self.place(from.as_ref()), self.place(to.as_ref()))?;
         self.inodes
-            .rename((from_parent, &from_name), (to_parent, &to_name), mode)
+            .rename((from_parent, &from_name), (to_parent, &to_name), mode, false)
             .await
+            .map(drop)
     }
 
     /// Removes a name that is not a directory.
     pub async fn remove(&self, path: impl AsRef<[u8]>) -> Result<()> {
         let (parent, name) = self.place(path.as_ref()).await?;
-        self.inodes.unlink(parent, &name).await
+        self.inodes.unlink(parent, &name, false).await.map(drop)
     }
 
     /// Removes an empty directory.
     pub async fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
         let (parent, name) = self.place(path.as_ref()).await?;
-        self.inodes.remove_dir(parent, &name).await
+        self.inodes.remove_dir(parent, &name).await.map(drop)
     }
 
     /// Removes a name and, if it is a directory, all below it. Symlinks are removed, not followed.
@@ -304,7 +310,7 @@ impl Client {
             return Err(Code::AlreadyExists.into());
         }
         let (parent, name) = self.place(path).await?;
-        self.inodes.make(parent, &name, make).await
+        Ok(self.inodes.make(parent, &name, make).await?.metadata)
     }
 
     /// Makes a directory and those above it that are missing; one that exists is fine.
@@ -336,7 +342,7 @@ impl Client {
                 Err(error) if error.code == Code::AlreadyExists => {
                     self.inodes.lookup(found.inode, &name).await?
                 }
-                other => other?,
+                other => other?.metadata,
             };
         }
         if found.is_dir() {
@@ -372,7 +378,7 @@ impl Client {
     pub async fn link(&self, existing: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<Metadata> {
         let (inode, (parent, name)) =
             futures::try_join!(self.inode(existing.as_ref(), false), self.place(path.as_ref()))?;
-        self.inodes.link(inode, parent, &name).await
+        Ok(self.inodes.link(inode, parent, &name).await?.metadata)
     }
 
     /// Makes a fifo, socket or device node (or an empty regular file).

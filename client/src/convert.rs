@@ -10,7 +10,7 @@ pub(crate) mod watch;
 pub(crate) use change::*;
 pub(crate) use query::*;
 
-use crate::types::{Caller, Kind, Metadata};
+use crate::types::{Caller, Kind, LockAnswer, LockKind, LockRange, Metadata};
 use bytes::Bytes;
 use dfs_proto::limits::{MESSAGE_BYTES_MAX, Parameters};
 use dfs_proto::{ClientId, Code, Error, InodeId, Result, pb};
@@ -62,11 +62,12 @@ fn bytes(of: &[u8]) -> Bytes {
 
 // --- sessions ---
 
-pub(crate) fn open_session(nonce: u64, name: &str, host: &str) -> pb::OpenSessionRequest {
+pub(crate) fn open_session(nonce: u64, name: &str, host: &str, mount: bool) -> pb::OpenSessionRequest {
     pb::OpenSessionRequest {
         nonce,
         name: name.to_owned(),
         host: host.to_owned(),
+        mount,
     }
 }
 
@@ -151,6 +152,31 @@ fn kind(kind: pb::Kind) -> Result<Kind> {
         pb::Kind::CharacterDevice => Ok(Kind::CharacterDevice),
         pb::Kind::BlockDevice => Ok(Kind::BlockDevice),
         pb::Kind::Unspecified => Err(unexpected("a kind")),
+    }
+}
+
+fn lock_answer(l: pb::Locked) -> Result<LockAnswer> {
+    Ok(match (l.conflict, l.deadlock) {
+        (_, true) => LockAnswer::Deadlock,
+        (None, false) => LockAnswer::Free,
+        (Some(range), false) => LockAnswer::Conflict(LockRange {
+            client: ClientId(range.client),
+            owner: range.owner,
+            pid: range.pid,
+            start: range.start,
+            end: range.end,
+            exclusive: range.kind() == pb::LockKind::Exclusive,
+        }),
+    })
+}
+
+impl From<LockKind> for pb::LockKind {
+    fn from(kind: LockKind) -> pb::LockKind {
+        match kind {
+            LockKind::Unlock => pb::LockKind::Unlock,
+            LockKind::Shared => pb::LockKind::Shared,
+            LockKind::Exclusive => pb::LockKind::Exclusive,
+        }
     }
 }
 

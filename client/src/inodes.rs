@@ -4,7 +4,9 @@ use crate::convert::{self, MakeFile, Query};
 use crate::engine::Core;
 use crate::file::{Gift, Handle};
 use crate::settings::OpenOptions;
-use crate::types::{Caller, DirPage, Kind, Metadata, RenameMode, SetAttributes, Space, XattrMode};
+use crate::types::{
+    Caller, DirPage, Kind, Lock, LockAnswer, Made, Metadata, RenameMode, SetAttributes, Space, Turn, XattrMode,
+};
 use dfs_proto::{Code, Error, InodeId, Result};
 use std::sync::Arc;
 
@@ -61,19 +63,26 @@ impl Inodes {
         convert::attributes(self.query(convert::get_attributes(inode)).await?)
     }
 
+    /// Attributes, if the caller may do that with the inode (access(2): 4 read, 2 write, 1 execute), else
+    /// `PermissionDenied`.
+    pub async fn access(&self, inode: InodeId, mask: u32) -> Result<Metadata> {
+        convert::attributes(self.query(convert::access(inode, mask)).await?)
+    }
+
     /// Creates anything under a name; `AlreadyExists` if it is taken.
-    pub async fn make(&self, parent: InodeId, name: &[u8], make: Make) -> Result<Metadata> {
-        convert::made(self.change(convert::make(parent, name, make)).await?).map(|(metadata, ..)| metadata)
+    pub async fn make(&self, parent: InodeId, name: &[u8], make: Make) -> Result<Made> {
+        convert::made(self.change(convert::make(parent, name, make)).await?).map(|(made, _)| made)
     }
 
     /// Creates and opens a regular file in one call; of the options all count.
-    /// An existing regular file is opened, unless `create_new` is set.
+    /// An existing regular file is opened, if the caller may read or write it as it wants to, unless `create_new` is
+    /// set. With an expected length a new file has its first chunk at once.
     pub async fn create(
         &self,
         parent: InodeId,
         name: &[u8],
         options: OpenOptions,
-    ) -> Result<(Metadata, Handle)> {
+    ) -> Result<(Made, Handle)> {
         options.check()?;
         let make = MakeFile {
             mode: options.mode,
@@ -82,17 +91,18 @@ impl Inodes {
             truncate: options.truncate,
             // Only for bytes that are sure to come: a chunk without bytes is of no use.
             grant: options.expected_len > 0 && (options.truncate || options.create_new) && !options.append,
+            access: options.access(),
         };
-        let (metadata, _, grant) = convert::made(self.change(convert::make_file(parent, name, make)).await?)?;
+        let (made, grant) = convert::made(self.change(convert::make_file(parent, name, make)).await?)?;
         let gift = Gift { located: None, grant };
-        let handle = Handle::new(&self.core, &metadata, self.caller.clone(), options, gift);
-        Ok((metadata, handle))
+        let handle = Handle::new(&self.core, &made.metadata, self.caller.clone(), options, gift);
+        Ok((made, handle))
     }
 
     /// Opens a regular file.
     pub async fn open(&self, inode: InodeId, options: OpenOptions) -> Result<Handle> {
         options.check()?;
-        let metadata = self.stat(inode).await?;
+        let metadata = self.access(inode, options.access()).await?;
         self.open_known(&metadata, options, Gift::default()).await
     }
 
@@ -130,30 +140,83 @@ impl Inodes {
     }
 
     /// Another name for a file.
-    pub async fn link(&self, inode: InodeId, parent: InodeId, name: &[u8]) -> Result<Metadata> {
-        convert::attributes_changed(self.change(convert::link(inode, parent, name)).await?)
+    pub async fn link(&self, inode: InodeId, parent: InodeId, name: &[u8]) -> Result<Made> {
+        convert::made(self.change(convert::link(inode, parent, name)).await?).map(|(made, _)| made)
     }
 
-    /// Removes a name that is not a directory.
-    pub async fn unlink(&self, parent: InodeId, name: &[u8]) -> Result<()> {
-        self.change(convert::unlink(parent, name)).await.map(drop)
+    /// Removes a name that is not a directory. With `keep` the inode stays, though it was its last name, until this
+    /// session answers [`Inodes::release`]; other mounts that know it hold it as well.
+    /// Returns what changed: the directory, and the inode, with 0 links if that was its last name.
+    pub async fn unlink(&self, parent: InodeId, name: &[u8], keep: bool) -> Result<Vec<Metadata>> {
+        convert::touched(self.change(convert::unlink(parent, name, keep)).await?)
     }
 
-    /// Removes an empty directory.
-    pub async fn remove_dir(&self, parent: InodeId, name: &[u8]) -> Result<()> {
-        self.change(convert::remove_directory(parent, name))
-            .await
-            .map(drop)
+    /// Removes an empty directory. Returns what changed: both directories, the removed one with 0 links.
+    pub async fn remove_dir(&self, parent: InodeId, name: &[u8]) -> Result<Vec<Metadata>> {
+        convert::touched(self.change(convert::remove_directory(parent, name)).await?)
     }
 
-    /// Renames `from` (directory, name) to `to`.
-    pub async fn rename(&self, from: (InodeId, &[u8]), to: (InodeId, &[u8]), mode: RenameMode) -> Result<()> {
-        self.change(convert::rename(from, to, mode)).await.map(drop)
+    /// Renames `from` (directory, name) to `to`; `keep` as in [`Inodes::unlink`], for what is replaced.
+    /// Returns what changed: the directories, what was moved, and what was replaced or exchanged.
+    pub async fn rename(
+        &self,
+        from: (InodeId, &[u8]),
+        to: (InodeId, &[u8]),
+        mode: RenameMode,
+        keep: bool,
+    ) -> Result<Vec<Metadata>> {
+        convert::touched(self.change(convert::rename(from, to, mode, keep)).await?)
+    }
+
+    /// This session has these removed inodes open no longer (at most 4,096 at once); others are passed over.
+    pub async fn release(&self, inodes: &[InodeId]) -> Result<()> {
+        self.change(convert::release(inodes)).await.map(drop)
+    }
+
+    /// Takes, changes or gives back a lock (fcntl(2), F_SETLK). With `wait` a conflict is remembered: the session is
+    /// told when it may try again.
+    pub async fn lock(&self, inode: InodeId, lock: &Lock, wait: bool) -> Result<LockAnswer> {
+        convert::locked(self.change(convert::lock(inode, lock, wait)).await?)
+    }
+
+    /// Which lock of another owner is in the way of this one (F_GETLK).
+    pub async fn test_lock(&self, inode: InodeId, lock: &Lock) -> Result<LockAnswer> {
+        convert::tested(self.query(convert::test_lock(inode, lock)).await?)
+    }
+
+    /// Asks for the right to append, which one session has at a time and keeps until it is recalled. Waits a moment.
+    pub async fn append_turn(&self, inode: InodeId) -> Result<Turn> {
+        convert::turn(self.query(convert::append_turn(inode)).await?)
+    }
+
+    /// Gives that right back, when all that was appended is committed.
+    pub async fn append_done(&self, inode: InodeId) -> Result<()> {
+        self.query(convert::append_done(inode)).await.map(drop)
+    }
+
+    /// Frees the chunks that lie whole in the range, and moves mtime; write zeros into the rest of it first. Grants for
+    /// the freed chunks are void. Nothing is asked about permission: the file was opened for writing.
+    pub async fn punch_hole(
+        &self,
+        inode: InodeId,
+        offset: u64,
+        length: u64,
+        mtime_ns: Option<i64>,
+    ) -> Result<Metadata> {
+        convert::attributes_changed(
+            self.change(convert::punch_hole(inode, offset, length, mtime_ns))
+                .await?,
+        )
     }
 
     /// Changes attributes.
     pub async fn set_attributes(&self, inode: InodeId, set: SetAttributes) -> Result<Metadata> {
         convert::attributes_changed(self.change(convert::set_attributes(inode, &set, false)).await?)
+    }
+
+    /// As [`Inodes::set_attributes`], the size through a file that was opened for writing: nothing is asked for it.
+    pub async fn set_attributes_by_handle(&self, inode: InodeId, set: SetAttributes) -> Result<Metadata> {
+        convert::attributes_changed(self.change(convert::set_attributes(inode, &set, true)).await?)
     }
 
     /// A page of a directory: entries after `cursor` (0: from the start), at most `entries_max` (4,096).

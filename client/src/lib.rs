@@ -68,7 +68,7 @@ mod write;
 
 pub use client::Client;
 pub use dfs_proto::capability::Member;
-pub use dfs_proto::{ChunkHandle, Code, Error, InodeId, NodeId, Result, Retry, Version};
+pub use dfs_proto::{ChunkHandle, ClientId, Code, Error, InodeId, NodeId, Result, Retry, Version};
 pub use file::Handle;
 pub use inodes::{Inodes, Make};
 pub use settings::{OpenOptions, Settings};

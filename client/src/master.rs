@@ -37,6 +37,7 @@ struct Inner {
     rng: Rng,
     name: String,
     host: String,
+    mount: bool,
     call_deadline: Duration,
     /// Never held across an await.
     peers: Mutex<Peers>,
@@ -84,6 +85,7 @@ impl Master {
             rng,
             name: settings.name.clone(),
             host: settings.host.clone(),
+            mount: settings.mount,
             call_deadline: settings.call_deadline,
             peers: Mutex::new(peers),
             session: Mutex::new(Session::new(opened)),
@@ -316,7 +318,7 @@ impl Peers {
 
 async fn open(peers: &mut Peers, nonce: u64, settings: &Settings, deadline: Instant) -> Result<Opened> {
     let (_, stub, _) = &mut peers.all[peers.current];
-    let request = convert::open_session(nonce, &settings.name, &settings.host);
+    let request = convert::open_session(nonce, &settings.name, &settings.host, settings.mount);
     let reply = timeout_at(deadline, stub.open_session(request))
         .await
         .map_err(|_| late("no answer"))??;
@@ -374,7 +376,7 @@ impl Inner {
         let mut backoff = Backoff::new(self.rng.clone(), BACKOFF_FIRST, BACKOFF_CAP, deadline);
         loop {
             let (addr, mut stub, _) = self.peer();
-            let request = convert::open_session(nonce, &self.name, &self.host);
+            let request = convert::open_session(nonce, &self.name, &self.host, self.mount);
             match timeout_at(deadline, stub.open_session(request)).await {
                 Ok(Ok(reply)) => return convert::opened(&reply.into_inner()),
                 Ok(Err(status)) => self.after(&addr, status.into(), &mut backoff).await?,

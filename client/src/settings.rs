@@ -167,6 +167,12 @@ impl OpenOptions {
         self
     }
 
+    /// What an existing file must allow, bits as of access(2).
+    pub(crate) fn access(&self) -> u32 {
+        let writes = self.write || self.append || self.truncate;
+        (if self.read { 4 } else { 0 }) | (if writes { 2 } else { 0 })
+    }
+
     /// What cannot be, as open(2) says.
     pub(crate) fn check(&self) -> Result<()> {
         let writes = self.write || self.append;

@@ -23,14 +23,14 @@ impl Inodes {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             if !found.is_dir() {
-                return self.unlink(parent, name).await;
+                return self.unlink(parent, name, false).await.map(drop);
             }
             let mut passes = 0;
             loop {
                 self.empty(found.inode).await?;
                 match self.remove_dir(parent, name).await {
                     Err(error) if error.code == Code::NotEmpty && passes < PASSES_MAX => passes += 1,
-                    other => return other,
+                    other => return other.map(drop),
                 }
             }
         })

@@ -3,7 +3,7 @@
 mod watch;
 
 use dfs_proto::capability::Member;
-use dfs_proto::{ChunkHandle, InodeId, NodeId, Version};
+use dfs_proto::{ChunkHandle, ClientId, InodeId, NodeId, Version};
 use std::time::Duration;
 pub use watch::{Change, Changes, Event, Sequence};
 
@@ -155,6 +155,84 @@ pub struct SetAttributes {
     pub mtime: Option<Time>,
     /// Replicas.
     pub goal: Option<u32>,
+    /// suid, sgid and security.capability go, as after a write by a user; alone it needs no permission.
+    pub kill_privileges: bool,
+}
+
+/// What a change that gives a name answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Of what has the name now.
+    pub metadata: Metadata,
+    /// False: the name was there.
+    pub created: bool,
+    /// What else changed: the directory.
+    pub touched: Vec<Metadata>,
+}
+
+/// What is wanted of a file's bytes `start..=end` (`u64::MAX`: to the end, however far that is).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Of this session: an open file table (fcntl) or an open file (flock).
+    pub owner: u64,
+    /// Told to those who ask.
+    pub pid: u32,
+    /// The first byte.
+    pub start: u64,
+    /// The last byte.
+    pub end: u64,
+    /// How.
+    pub kind: LockKind,
+    /// flock(2): such locks and fcntl's do not meet.
+    pub flock: bool,
+}
+
+/// How bytes are locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    /// Not any more.
+    Unlock,
+    /// Together with others.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// A lock that somebody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRange {
+    /// Whose session; this one's own, too.
+    pub client: ClientId,
+    /// Of that session.
+    pub owner: u64,
+    /// As it was told there.
+    pub pid: u32,
+    /// The first byte.
+    pub start: u64,
+    /// The last byte.
+    pub end: u64,
+    /// Alone, or together with others.
+    pub exclusive: bool,
+}
+
+/// What came of a lock, or would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockAnswer {
+    /// Nothing is in the way: taken, if that was asked.
+    Free,
+    /// This is in the way.
+    Conflict(LockRange),
+    /// This is in the way, and waits for the asker (EDEADLK).
+    Deadlock,
+}
+
+/// Whose turn it is to append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// This session's, until it is recalled; false: not yet, ask again.
+    pub yours: bool,
+    /// With the size to append at.
+    pub metadata: Metadata,
 }
 
 /// How an extended attribute may be set.

@@ -302,10 +302,10 @@ impl Cluster {
             .mutate(mutate_request::Change::CommitLength(commit))
             .await
             .unwrap();
-        assert_eq!(
-            committed,
-            mutate_reply::Result::Committed(pb::Committed { size: 10 })
-        );
+        let mutate_reply::Result::Committed(committed) = committed else {
+            panic!("{committed:?}")
+        };
+        assert_eq!(committed.size, 10);
         (inode, capability)
     }
 
@@ -314,6 +314,7 @@ impl Cluster {
             inode,
             offset: 0,
             length: 10,
+            by_handle: false,
         };
         let query_reply::Result::Located(located) =
             self.query(query_request::Query::Locate(locate)).await.unwrap()
@@ -337,6 +338,7 @@ impl Cluster {
             suspects: vec![suspect],
             reason: "test".into(),
             empty: false,
+            by_handle: false,
         };
         let mutate_reply::Result::Granted(granted) =
             self.mutate(mutate_request::Change::Reconfigure(ask)).await?

@@ -65,10 +65,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
                 (place.parent, name),
                 (place.parent, &place.name),
                 RenameMode::Replace,
+                false,
             )
             .await;
         // A rename between two names of one file does nothing: the temporary one is still there.
-        let _ = inodes.unlink(place.parent, name).await;
+        let _ = inodes.unlink(place.parent, name, false).await;
         renamed.about(&place.path)?;
     }
     context.console.print(&Done {})?;

@@ -55,8 +55,9 @@ async fn rename(client: &Client, source: &[u8], to: &Destination, mode: RenameMo
     let parent = client.stat(parent).await.about(source)?;
     client
         .inodes()
-        .rename((parent.inode, name), (place.parent, &place.name), mode)
+        .rename((parent.inode, name), (place.parent, &place.name), mode, false)
         .await
+        .map(drop)
         .map_err(|error| {
             // About the source if that is what is missing, else about the name it should get.
             let missing = error.code == Code::NotFound;

@@ -2,7 +2,7 @@
 
 use super::{Changed, Token, bytes, metadata, unexpected};
 use crate::inodes::Make;
-use crate::types::{Metadata, RenameMode, SetAttributes, Time, XattrMode};
+use crate::types::{Lock, LockAnswer, Made, Metadata, RenameMode, SetAttributes, Time, XattrMode};
 use dfs_proto::capability::{Capability, peek};
 use dfs_proto::{ChunkHandle, InodeId, NodeId, Result, Version, pb};
 pub(crate) use pb::mutate_request::Change;
@@ -37,7 +37,10 @@ pub(crate) fn is_idempotent(change: &Change) -> bool {
         | Change::SetXattr(_)
         | Change::Grant(_)
         | Change::CommitLength(_)
-        | Change::Reconfigure(_) => true,
+        | Change::Reconfigure(_)
+        | Change::Release(_)
+        | Change::Lock(_)
+        | Change::PunchHole(_) => true,
         Change::Make(_)
         | Change::Link(_)
         | Change::Unlink(_)
@@ -68,6 +71,8 @@ pub(crate) struct MakeFile {
     pub(crate) exclusive: bool,
     pub(crate) truncate: bool,
     pub(crate) grant: bool,
+    /// What the file is opened for, if it is there: bits as of access(2).
+    pub(crate) access: u32,
 }
 
 pub(crate) fn make_file(parent: InodeId, name: &[u8], make: MakeFile) -> Change {
@@ -80,6 +85,7 @@ pub(crate) fn make_file(parent: InodeId, name: &[u8], make: MakeFile) -> Change 
         exclusive: make.exclusive,
         truncate: make.truncate,
         grant: make.grant,
+        access: make.access,
         ..pb::Make::default()
     })
 }
@@ -92,10 +98,11 @@ pub(crate) fn link(inode: InodeId, parent: InodeId, name: &[u8]) -> Change {
     })
 }
 
-pub(crate) fn unlink(parent: InodeId, name: &[u8]) -> Change {
+pub(crate) fn unlink(parent: InodeId, name: &[u8], keep: bool) -> Change {
     Change::Unlink(pb::Unlink {
         parent: parent.0,
         name: bytes(name),
+        keep,
     })
 }
 
@@ -106,7 +113,12 @@ pub(crate) fn remove_directory(parent: InodeId, name: &[u8]) -> Change {
     })
 }
 
-pub(crate) fn rename(from: (InodeId, &[u8]), to: (InodeId, &[u8]), mode: RenameMode) -> Change {
+pub(crate) fn rename(
+    from: (InodeId, &[u8]),
+    to: (InodeId, &[u8]),
+    mode: RenameMode,
+    keep: bool,
+) -> Change {
     Change::Rename(pb::Rename {
         parent: from.0.0,
         name: bytes(from.1),
@@ -114,6 +126,7 @@ pub(crate) fn rename(from: (InodeId, &[u8]), to: (InodeId, &[u8]), mode: RenameM
         new_name: bytes(to.1),
         no_replace: mode == RenameMode::NoReplace,
         exchange: mode == RenameMode::Exchange,
+        keep,
     })
 }
 
@@ -134,6 +147,7 @@ pub(crate) fn set_attributes(inode: InodeId, set: &SetAttributes, by_handle: boo
         mtime_now: set.mtime == Some(Time::Now),
         goal: set.goal,
         by_handle,
+        kill_privileges: set.kill_privileges,
     })
 }
 
@@ -160,6 +174,7 @@ pub(crate) fn grant(inode: InodeId, offset: u64, instead_of: ChunkHandle, avoid:
         offset,
         instead_of: instead_of.0,
         avoid: avoid.iter().map(|n| n.0).collect(),
+        by_handle: true,
     })
 }
 
@@ -172,6 +187,7 @@ pub(crate) fn commit_length(c: Commit) -> Change {
         durable: c.durable,
         mtime_ns: Some(c.mtime_ns),
         close: c.close,
+        by_handle: true,
     })
 }
 
@@ -188,18 +204,77 @@ pub(crate) fn reconfigure(
         suspects: suspects.iter().map(|n| n.0).collect(),
         reason: reason.to_owned(),
         empty,
+        by_handle: true,
     })
 }
 
-pub(crate) fn made(reply: Changed) -> Result<(Metadata, bool, Option<Grant>)> {
-    let Some(pb::mutate_reply::Result::Made(made)) = reply.result else {
-        return Err(unexpected("what it made"));
-    };
-    Ok((
-        metadata(made.attributes)?,
-        made.created,
-        made.granted.map(granted_of).transpose()?,
-    ))
+pub(crate) fn release(inodes: &[InodeId]) -> Change {
+    Change::Release(pb::Release {
+        inodes: inodes.iter().map(|i| i.0).collect(),
+    })
+}
+
+pub(crate) fn lock(inode: InodeId, lock: &Lock, wait: bool) -> Change {
+    Change::Lock(pb::Lock {
+        inode: inode.0,
+        owner: lock.owner,
+        pid: lock.pid,
+        start: lock.start,
+        end: lock.end,
+        kind: pb::LockKind::from(lock.kind).into(),
+        wait,
+        flock: lock.flock,
+    })
+}
+
+pub(crate) fn punch_hole(inode: InodeId, offset: u64, length: u64, mtime_ns: Option<i64>) -> Change {
+    Change::PunchHole(pb::PunchHole {
+        inode: inode.0,
+        offset,
+        length,
+        mtime_ns,
+        by_handle: true,
+    })
+}
+
+pub(crate) fn made(reply: Changed) -> Result<(Made, Option<Grant>)> {
+    let touched = touched_of(reply.touched)?;
+    match reply.result {
+        Some(pb::mutate_reply::Result::Made(made)) => {
+            let is = Made {
+                metadata: metadata(made.attributes)?,
+                created: made.created,
+                touched,
+            };
+            Ok((is, made.granted.map(granted_of).transpose()?))
+        }
+        // A link: the inode was there, its name is new.
+        Some(pb::mutate_reply::Result::Attributes(a)) => {
+            let is = Made {
+                metadata: metadata(Some(a))?,
+                created: true,
+                touched,
+            };
+            Ok((is, None))
+        }
+        _ => Err(unexpected("what it made")),
+    }
+}
+
+/// What else a change touched, as it is now.
+pub(crate) fn touched(reply: Changed) -> Result<Vec<Metadata>> {
+    touched_of(reply.touched)
+}
+
+fn touched_of(all: Vec<pb::Attributes>) -> Result<Vec<Metadata>> {
+    all.into_iter().map(|a| metadata(Some(a))).collect()
+}
+
+pub(crate) fn locked(reply: Changed) -> Result<LockAnswer> {
+    match reply.result {
+        Some(pb::mutate_reply::Result::Locked(l)) => super::lock_answer(l),
+        _ => Err(unexpected("what came of the lock")),
+    }
 }
 
 pub(crate) fn attributes_changed(reply: Changed) -> Result<Metadata> {

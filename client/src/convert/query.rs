@@ -1,7 +1,7 @@
 //! What is asked of the master that changes nothing, and what it answers.
 
 use super::{Answered, Token, bytes, metadata, unexpected};
-use crate::types::{DirEntry, DirPage, Metadata, Space};
+use crate::types::{DirEntry, DirPage, Lock, LockAnswer, Metadata, Space, Turn};
 use dfs_proto::capability::{Capability, peek};
 use dfs_proto::{InodeId, Result, pb};
 use pb::query_reply::Result as Reply;
@@ -38,12 +38,14 @@ pub(crate) fn lookup(parent: InodeId, name: &[u8]) -> Query {
     })
 }
 
-pub(crate) fn resolve(path: &[u8], follow: bool, locate: bool) -> Query {
+/// With `access`, bits as of access(2), refused if the caller may not do that with what is there.
+pub(crate) fn resolve(path: &[u8], follow: bool, locate: bool, access: u32) -> Query {
     Query::Resolve(pb::Resolve {
         base: 0,
         path: bytes(path),
         follow,
         locate,
+        access,
     })
 }
 
@@ -84,7 +86,48 @@ pub(crate) fn locate(inode: InodeId, offset: u64, length: u64) -> Query {
         inode: inode.0,
         offset,
         length,
+        by_handle: true,
     })
+}
+
+pub(crate) fn access(inode: InodeId, mask: u32) -> Query {
+    Query::Access(pb::Access { inode: inode.0, mask })
+}
+
+pub(crate) fn test_lock(inode: InodeId, lock: &Lock) -> Query {
+    Query::TestLock(pb::TestLock {
+        inode: inode.0,
+        owner: lock.owner,
+        start: lock.start,
+        end: lock.end,
+        kind: pb::LockKind::from(lock.kind).into(),
+        flock: lock.flock,
+    })
+}
+
+pub(crate) fn append_turn(inode: InodeId) -> Query {
+    Query::AppendTurn(pb::AppendTurn { inode: inode.0 })
+}
+
+pub(crate) fn append_done(inode: InodeId) -> Query {
+    Query::AppendDone(pb::AppendDone { inode: inode.0 })
+}
+
+pub(crate) fn tested(reply: Answered) -> Result<LockAnswer> {
+    match reply.result {
+        Some(Reply::Locked(l)) => super::lock_answer(l),
+        _ => Err(unexpected("which lock is in the way")),
+    }
+}
+
+pub(crate) fn turn(reply: Answered) -> Result<Turn> {
+    match reply.result {
+        Some(Reply::Turn(turn)) => Ok(Turn {
+            yours: turn.yours,
+            metadata: metadata(turn.attributes)?,
+        }),
+        _ => Err(unexpected("whose turn it is")),
+    }
 }
 
 pub(crate) fn attributes(reply: Answered) -> Result<Metadata> {

@@ -121,7 +121,12 @@ impl Cluster {
             }
             Change::CommitLength(c) => commit(state, &c),
             Change::Reconfigure(r) => self.reconfigure(state, &r),
-            Change::Link(_) | Change::SetXattr(_) | Change::RemoveXattr(_) => Err(Code::NotSupported.into()),
+            Change::Link(_)
+            | Change::SetXattr(_)
+            | Change::RemoveXattr(_)
+            | Change::Release(_)
+            | Change::Lock(_)
+            | Change::PunchHole(_) => Err(Code::NotSupported.into()),
         }
     }
 
@@ -244,7 +249,9 @@ impl Cluster {
                     ..pb::Resolved::default()
                 }))
             }
-            Query::GetAttributes(g) => Ok(Answer::Attributes(attributes(state, g.inode))),
+            Query::GetAttributes(pb::GetAttributes { inode }) | Query::Access(pb::Access { inode, .. }) => {
+                Ok(Answer::Attributes(attributes(state, inode)))
+            }
             Query::ReadDirectory(r) => Ok(Answer::Directory(directory(state, &r))),
             Query::Locate(l) => {
                 state.locates += 1;
@@ -255,9 +262,13 @@ impl Cluster {
                     l.offset + l.length,
                 )))
             }
-            Query::ReadLink(_) | Query::GetXattr(_) | Query::ListXattr(_) | Query::StatFs(_) => {
-                Err(Code::NotSupported.into())
-            }
+            Query::ReadLink(_)
+            | Query::GetXattr(_)
+            | Query::ListXattr(_)
+            | Query::StatFs(_)
+            | Query::TestLock(_)
+            | Query::AppendTurn(_)
+            | Query::AppendDone(_) => Err(Code::NotSupported.into()),
         }
     }
 }
@@ -313,7 +324,10 @@ fn commit(state: &mut State, c: &pb::CommitLength) -> Result<Changed> {
         file.size = file.size.max(offset + c.length);
     }
     file.mtime_ns = c.mtime_ns.unwrap_or(0);
-    Ok(Changed::Committed(pb::Committed { size: file.size }))
+    Ok(Changed::Committed(pb::Committed {
+        size: file.size,
+        attributes: None,
+    }))
 }
 
 fn attributes(state: &State, inode: u64) -> pb::Attributes {
@@ -378,7 +392,10 @@ impl Namespace for Cluster {
             return Ok(Response::new(known.clone()));
         }
         let result = Some(self.change(&mut state, request.change.unwrap())?);
-        let reply = pb::MutateReply { result };
+        let reply = pb::MutateReply {
+            result,
+            ..pb::MutateReply::default()
+        };
         state.answered.insert(key, reply.clone());
         if state.lose_replies > 0 {
             state.lose_replies -= 1;

@@ -134,6 +134,7 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             reason: r.reason.chars().take(200).collect(),
             empty: r.empty,
         })),
+        Asked::Release(_) | Asked::Lock(_) | Asked::PunchHole(_) => Err(Code::NotSupported.into()),
     }
 }
 
@@ -243,9 +244,15 @@ pub(super) fn answer(answer: &Answer, key: &Key, lease: Duration) -> pb::MutateR
         Answer::Attributes(a) => Told::Attributes(attributes(a)),
         Answer::Done => Told::Done(pb::Done {}),
         Answer::Granted(g) => Told::Granted(granted(g)),
-        Answer::Committed(size) => Told::Committed(pb::Committed { size: *size }),
+        Answer::Committed(size) => Told::Committed(pb::Committed {
+            size: *size,
+            attributes: None,
+        }),
     };
-    pb::MutateReply { result: Some(told) }
+    pb::MutateReply {
+        result: Some(told),
+        touched: Vec::new(),
+    }
 }
 
 pub(super) fn page(page: state::Page) -> pb::DirectoryPage {
@@ -277,6 +284,7 @@ mod tests {
             Asked::Unlink(pb::Unlink {
                 parent: 1,
                 name: name.into(),
+                keep: false,
             })
         };
         assert_eq!(code(unlink(b"a/b")), Code::InvalidArgument);

@@ -239,6 +239,14 @@ fn from_state(read: &dyn Read, caller: &Caller, query: Query) -> Result<Told> {
                 names: names.into_iter().map(Into::into).collect(),
             })
         }
+        Query::Access(a) => {
+            let inode = InodeId(a.inode);
+            state::check_access(read, caller, inode, state::Access::from_bits(a.mask))?;
+            Told::Attributes(convert::attributes(&state::get_attributes(read, inode)?))
+        }
+        Query::TestLock(_) | Query::AppendTurn(_) | Query::AppendDone(_) => {
+            return Err(Code::NotSupported.into());
+        }
         Query::Resolve(_) | Query::StatFs(_) | Query::Locate(_) => {
             return Err(Error::new(Code::Internal, "answered elsewhere"));
         }

@@ -64,7 +64,7 @@ impl Unfinished {
         }
         let remote = std::mem::take(&mut *self.remote.lock().expect("no panic while it is held"));
         for (parent, name) in remote {
-            let _ = client.inodes().unlink(parent, &name).await;
+            let _ = client.inodes().unlink(parent, &name, false).await;
         }
     }
 }

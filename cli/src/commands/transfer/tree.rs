@@ -156,7 +156,7 @@ pub(crate) async fn directory(job: &Job, place: &Place, mode: u32) -> Result<(Fi
         path: place.path.clone(),
     };
     match inodes.make(place.parent, &place.name, make).await {
-        Ok(made) => Ok((filled(made.inode), true)),
+        Ok(made) => Ok((filled(made.metadata.inode), true)),
         Err(error) if error.code == Code::AlreadyExists => {
             let there = inodes
                 .lookup(place.parent, &place.name)

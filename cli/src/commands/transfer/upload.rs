@@ -116,7 +116,7 @@ async fn copy(job: &Arc<Job>, source: Source, metadata: Option<&Metadata>, place
         Ok((made, handle)) => {
             let written = write(job, source, &handle, place).await;
             match written {
-                Ok(()) => settle(job, made.inode, metadata, &temporary, place).await,
+                Ok(()) => settle(job, made.metadata.inode, metadata, &temporary, place).await,
                 Err(failure) => Err(failure),
             }
         }
@@ -124,7 +124,7 @@ async fn copy(job: &Arc<Job>, source: Source, metadata: Option<&Metadata>, place
     };
     if done.is_err() {
         // What cannot be removed stays under its temporary name.
-        let _ = inodes.unlink(place.parent, temporary.as_bytes()).await;
+        let _ = inodes.unlink(place.parent, temporary.as_bytes(), false).await;
     }
     job.unfinished.remove_remote(place.parent, &temporary);
     done
@@ -202,7 +202,7 @@ async fn settle(
     let from = (place.parent, temporary.as_bytes());
     let to = (place.parent, place.name.as_slice());
     inodes
-        .rename(from, to, rename_mode(job))
+        .rename(from, to, rename_mode(job), false)
         .await
         .about(&place.path)?;
     job.tally.finished();
@@ -263,7 +263,7 @@ pub(crate) async fn special(job: &Job, local: &Path, metadata: &Metadata, place:
     match inodes.make(place.parent, &place.name, make.clone()).await {
         Ok(made) => {
             if job.options.preserve {
-                preserve(job, made.inode, metadata, place).await?;
+                preserve(job, made.metadata.inode, metadata, place).await?;
             }
             job.tally.finished();
             return Ok(());
@@ -276,9 +276,9 @@ pub(crate) async fn special(job: &Job, local: &Path, metadata: &Metadata, place:
         .make(place.parent, temporary.as_bytes(), make)
         .await
         .about(&place.path)?;
-    let done = settle(job, made.inode, Some(metadata), &temporary, place).await;
+    let done = settle(job, made.metadata.inode, Some(metadata), &temporary, place).await;
     if done.is_err() {
-        let _ = inodes.unlink(place.parent, temporary.as_bytes()).await;
+        let _ = inodes.unlink(place.parent, temporary.as_bytes(), false).await;
     }
     done
 }
