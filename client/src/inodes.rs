@@ -5,7 +5,8 @@ use crate::engine::Core;
 use crate::file::{Gift, Handle};
 use crate::settings::OpenOptions;
 use crate::types::{
-    Caller, DirPage, Kind, Lock, LockAnswer, Made, Metadata, RenameMode, SetAttributes, Space, Turn, XattrMode,
+    Caller, DirPage, Kind, Lock, LockAnswer, Made, Metadata, RenameMode, SetAttributes, Space, Turn,
+    XattrMode,
 };
 use dfs_proto::{Code, Error, InodeId, Result};
 use std::sync::Arc;
@@ -77,12 +78,7 @@ impl Inodes {
     /// Creates and opens a regular file in one call; of the options all count.
     /// An existing regular file is opened, if the caller may read or write it as it wants to, unless `create_new` is
     /// set. With an expected length a new file has its first chunk at once.
-    pub async fn create(
-        &self,
-        parent: InodeId,
-        name: &[u8],
-        options: OpenOptions,
-    ) -> Result<(Made, Handle)> {
+    pub async fn create(&self, parent: InodeId, name: &[u8], options: OpenOptions) -> Result<(Made, Handle)> {
         options.check()?;
         let make = MakeFile {
             mode: options.mode,

@@ -113,12 +113,7 @@ pub(crate) fn remove_directory(parent: InodeId, name: &[u8]) -> Change {
     })
 }
 
-pub(crate) fn rename(
-    from: (InodeId, &[u8]),
-    to: (InodeId, &[u8]),
-    mode: RenameMode,
-    keep: bool,
-) -> Change {
+pub(crate) fn rename(from: (InodeId, &[u8]), to: (InodeId, &[u8]), mode: RenameMode, keep: bool) -> Change {
     Change::Rename(pb::Rename {
         parent: from.0.0,
         name: bytes(from.1),

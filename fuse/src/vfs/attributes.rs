@@ -57,6 +57,7 @@ impl Vfs {
             atime,
             mtime,
             goal: None,
+            kill_privileges: set.kill_privileges,
         };
         if self.handles.is_open(inode.0) {
             self.handles.flush(inode.0).await?;

@@ -21,7 +21,7 @@ impl Vfs {
     /// Makes a directory, symlink, special file or empty file; the mode is after umask.
     pub async fn make(&self, caller: Caller, parent: u64, name: &[u8], make: Make) -> Result<Entry> {
         let made = self.acting(caller).make(InodeId(parent), name, make).await?;
-        Ok(self.entry(made))
+        Ok(self.entry(made.metadata))
     }
 
     /// Makes a regular file and opens it; the mode is after umask, the flags are open(2)'s.
@@ -39,19 +39,19 @@ impl Vfs {
             .create(true)
             .create_new(how.exclusive())
             .sync_on_close(false);
-        let (metadata, _) = self.acting(caller).create(InodeId(parent), name, options).await?;
-        let opened = self.open_known(&metadata, how.flags).await?;
-        Ok((self.entry(metadata), opened))
+        let (made, _) = self.acting(caller).create(InodeId(parent), name, options).await?;
+        let opened = self.open_known(&made.metadata, how.flags).await?;
+        Ok((self.entry(made.metadata), opened))
     }
 
     /// Removes a name that is not a directory.
     pub async fn unlink(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<()> {
-        self.acting(caller).unlink(InodeId(parent), name).await
+        self.acting(caller).unlink(InodeId(parent), name, false).await.map(drop)
     }
 
     /// Removes an empty directory.
     pub async fn rmdir(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<()> {
-        self.acting(caller).remove_dir(InodeId(parent), name).await
+        self.acting(caller).remove_dir(InodeId(parent), name).await.map(drop)
     }
 
     /// Renames `from` (directory, name) to `to`.
@@ -63,7 +63,7 @@ impl Vfs {
         mode: RenameMode,
     ) -> Result<()> {
         let (from, to) = ((InodeId(from.0), from.1), (InodeId(to.0), to.1));
-        self.acting(caller).rename(from, to, mode).await
+        self.acting(caller).rename(from, to, mode, false).await.map(drop)
     }
 
     /// Another name for a file.
@@ -72,7 +72,7 @@ impl Vfs {
             .acting(caller)
             .link(InodeId(inode), InodeId(parent), name)
             .await?;
-        Ok(self.entry(linked))
+        Ok(self.entry(linked.metadata))
     }
 
     /// What a symlink says.
