@@ -112,13 +112,21 @@ impl Vfs {
         })
     }
 
-    /// Up to `length` bytes; fewer only at the end of the file.
-    pub async fn read(&self, at: At, length: usize) -> Result<Bytes> {
-        self.handles
-            .get(at.handle)?
-            .bytes
-            .read_at(at.offset, length)
-            .await
+    /// Up to `length` bytes, in pieces one behind the other; fewer only at the end of the file.
+    pub async fn read(&self, at: At, length: usize) -> Result<Vec<Bytes>> {
+        Ok(vec![
+            self.handles
+                .get(at.handle)?
+                .bytes
+                .read_at(at.offset, length)
+                .await?,
+        ])
+    }
+
+    /// As [`Vfs::write`], if it need not wait: the bytes are then taken without a copy of the edge's own.
+    pub fn try_write(&self, at: At, data: &[u8], kill_privileges: bool) -> Option<Result<usize>> {
+        let _ = (at, data, kill_privileges);
+        None
     }
 
     /// Writes all of it; returns how much that was.
@@ -161,14 +169,13 @@ impl Vfs {
         Err(Code::NotSupported.into())
     }
 
-    /// Where data or a hole begins, from an offset on. `NotFound` beyond the end (ENXIO).
-    pub async fn lseek(&self, at: At, whence: Whence) -> Result<u64> {
+    /// Where data or a hole begins, from an offset on; `None`: not before the end (ENXIO).
+    pub async fn lseek(&self, at: At, whence: Whence) -> Result<Option<u64>> {
         let size = self.handles.get(at.handle)?.bytes.len().await?;
-        match (at.offset < size, whence) {
-            (false, _) => Err(Code::NotFound.into()),
-            (true, Whence::Data) => Ok(at.offset),
-            (true, Whence::Hole) => Ok(size),
-        }
+        Ok((at.offset < size).then_some(match whence {
+            Whence::Data => at.offset,
+            Whence::Hole => size,
+        }))
     }
 
     /// Copies a range from one file to another; returns how much was copied.

@@ -46,12 +46,18 @@ impl Vfs {
 
     /// Removes a name that is not a directory.
     pub async fn unlink(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<()> {
-        self.acting(caller).unlink(InodeId(parent), name, false).await.map(drop)
+        self.acting(caller)
+            .unlink(InodeId(parent), name, false)
+            .await
+            .map(drop)
     }
 
     /// Removes an empty directory.
     pub async fn rmdir(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<()> {
-        self.acting(caller).remove_dir(InodeId(parent), name).await.map(drop)
+        self.acting(caller)
+            .remove_dir(InodeId(parent), name)
+            .await
+            .map(drop)
     }
 
     /// Renames `from` (directory, name) to `to`.

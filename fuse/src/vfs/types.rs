@@ -33,6 +33,8 @@ pub struct Options {
     pub data_cache_bytes: u64,
     /// Bytes written and not yet sent, over all files.
     pub write_buffer_bytes: u64,
+    /// The kernel does not check permissions (no `default_permissions`, or root is squashed): the master is asked.
+    pub ask_permission: bool,
     /// Supplementary groups of a caller.
     pub groups_of: GroupsOf,
 }
@@ -46,6 +48,7 @@ impl Default for Options {
             names_max: 1_000_000,
             data_cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
+            ask_permission: false,
             groups_of: Arc::new(|_| Vec::new()),
         }
     }
@@ -219,6 +222,8 @@ pub enum Locked {
     Done,
     /// Someone else holds it, and the caller did not want to wait.
     Held,
+    /// The holder waits for the caller in turn (EDEADLK).
+    Deadlock,
     /// The caller stopped waiting.
     Cancelled,
 }
