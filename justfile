@@ -29,6 +29,10 @@ deny:
 bench-floor:
     cargo run --release -p dfs-benches --bin bench-floor
 
+# The data path row by row: small files, synced packets, random reads and writes, streams. The last line is JSON.
+bench-data *options:
+    cargo run --release -p dfs-benches --bin bench-data -- {{options}}
+
 # Power cuts on loop-mounted file systems: of the master, of a chunkserver, of everything, so many each. Root only.
 cuts count="100":
     DFS_CUTS={{count}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 power::
