@@ -4,8 +4,9 @@
 //! all fail, after some seconds for a file that someone is writing, and at half the life of their read tokens. When
 //! the master is away, what is known goes on being used: the tokens are what counts.
 
-use crate::convert::{self, Extent, Located};
+use crate::convert::{self, Extent, Grant, Located};
 use crate::engine::Core;
+use crate::file::Opened;
 use crate::types::Caller;
 use dfs_proto::{InodeId, Result};
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 const WINDOW_SLOTS: u64 = 64;
 /// Windows kept.
 const WINDOWS_MAX: usize = 64;
+/// Longer than any question to the master takes.
+const GRANTED_KEPT: Duration = Duration::from_secs(60);
 /// How long to wait for a better answer than the one that is known.
 const REFRESH_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -48,6 +51,10 @@ pub(crate) struct Locations {
     window_bytes: u64,
     /// Never held across an await.
     windows: Mutex<BTreeMap<u64, Arc<Window>>>,
+    /// Chunks this client was granted lately, and when: an answer that was asked for before does not know them.
+    granted: Mutex<BTreeMap<u64, (Extent, Instant)>>,
+    /// Someone tells of other clients' changes: what is known stays right.
+    informed: bool,
     /// The size in the latest answer.
     size: AtomicU64,
     /// Held while the master is asked, so that parallel readers ask once.
@@ -55,20 +62,27 @@ pub(crate) struct Locations {
 }
 
 impl Window {
-    /// When the master was last asked, whether or not it answered.
-    pub(crate) fn tried(&self) -> Instant {
-        self.tried
+    /// Puts a chunk this client writes in its place.
+    fn place(&mut self, extent: Extent) {
+        self.writing = true;
+        let at = self.extents.partition_point(|e| e.offset < extent.offset);
+        match self.extents.get_mut(at).filter(|e| e.offset == extent.offset) {
+            Some(known) => *known = extent,
+            None => self.extents.insert(at, extent),
+        }
     }
 }
 
 impl Locations {
-    pub(crate) fn new(core: Arc<Core>, inode: InodeId, caller: Caller, chunk_bytes: u64) -> Locations {
+    pub(crate) fn new(file: &Opened, chunk_bytes: u64) -> Locations {
         Locations {
-            core,
-            inode,
-            caller,
+            core: file.core.clone(),
+            inode: file.inode,
+            caller: file.caller.clone(),
             window_bytes: WINDOW_SLOTS * chunk_bytes,
             windows: Mutex::default(),
+            granted: Mutex::default(),
+            informed: file.options.informed,
             size: AtomicU64::new(0),
             asking: tokio::sync::Mutex::new(()),
         }
@@ -151,7 +165,37 @@ impl Locations {
 
     /// Nothing is known any more.
     pub(crate) fn forget(&self) {
+        self.granted.lock().expect("no panic while held").clear();
         self.windows.lock().expect("no panic while held").clear();
+    }
+
+    /// This client may write a chunk, and so knows where it is.
+    pub(crate) fn granted(&self, grant: &Grant) {
+        let extent = Extent {
+            offset: grant.file_offset,
+            span_bytes: grant.span_bytes,
+            capability: grant.capability.clone(),
+            token: grant.token.clone(),
+        };
+        let now = self.core.clock.now();
+        {
+            let mut granted = self.granted.lock().expect("no panic while held");
+            granted.retain(|_, (_, at)| now.saturating_duration_since(*at) < GRANTED_KEPT);
+            granted.insert(extent.offset, (extent.clone(), now));
+        }
+        let index = extent.offset / self.window_bytes;
+        let mut windows = self.windows.lock().expect("no panic while held");
+        if let Some(known) = windows.get_mut(&index) {
+            let mut window = (**known).clone();
+            window.place(extent);
+            *known = Arc::new(window);
+        }
+    }
+
+    /// What the master says of a hole may be believed.
+    pub(crate) fn is_recent(&self, window: &Window) -> bool {
+        let age = self.core.clock.now().saturating_duration_since(window.tried);
+        self.informed || age < self.core.master.timings().location_cache
     }
 
     fn known(&self, index: u64) -> Option<Arc<Window>> {
@@ -167,12 +211,12 @@ impl Locations {
         let now = self.core.clock.now();
         let good = |w: &Arc<Window>| {
             let age = now.saturating_duration_since(w.tried);
-            let life = if w.writing {
+            let life = if w.writing && !self.informed {
                 timings.location_cache
             } else {
                 timings.read_token / 2
             };
-            !w.doubted && age < life && not_before.is_none_or(|t| w.tried > t)
+            !w.doubted && age < life && not_before.is_none_or(|t| w.tried > t) && !self.expired(w)
         };
         self.known(index).filter(good)
     }
@@ -203,15 +247,25 @@ impl Locations {
 
     fn keep(&self, index: u64, located: Located, asked: Instant) -> Arc<Window> {
         self.size.store(located.size, Ordering::Relaxed);
-        let window = Arc::new(Window {
+        let mut window = Window {
             extents: located.extents,
             size: located.size,
             writing: located.writing,
             asked,
             tried: asked,
             doubted: false,
-        });
+        };
+        let range = index * self.window_bytes..(index + 1) * self.window_bytes;
+        let granted = self.granted.lock().expect("no panic while held");
+        for (_, (extent, at)) in granted.range(range) {
+            if *at >= asked {
+                window.place(extent.clone());
+            }
+        }
+        let window = Arc::new(window);
+        // Still under the lock: a grant comes before this, and is in it, or after, and is put into it.
         self.insert(index, window.clone());
+        drop(granted);
         window
     }
 

@@ -67,13 +67,13 @@ impl Handle {
             options,
             meter: Meter::part_of(&core.meter),
         };
-        let locations = Locations::new(core.clone(), opened.inode, opened.caller.clone(), chunk_bytes);
+        let locations = Arc::new(Locations::new(&opened, chunk_bytes));
         if let Some(located) = gift.located {
             locations.learn(located);
         }
-        let reader = Reader::new(core.clone(), locations, opened.meter.clone());
+        let reader = Reader::new(core.clone(), locations.clone(), opened.meter.clone());
         let writes = opened.options.write || opened.options.append;
-        let writer = writes.then(|| Writer::new(&opened, chunk_bytes, gift.grant));
+        let writer = writes.then(|| Writer::new(&opened, chunk_bytes, gift.grant, locations));
         let closed = AtomicBool::new(false);
         Handle {
             inner: Arc::new(Inner {
@@ -258,7 +258,9 @@ impl Handle {
         self.inner.opened.meter.stats()
     }
 
-    pub(crate) fn chunk_bytes(&self) -> u64 {
+    /// Bytes of a full chunk of this file.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> u64 {
         self.inner.chunk_bytes
     }
 
@@ -275,7 +277,15 @@ impl Handle {
         &self.inner.opened
     }
 
-    fn writer(&self) -> Result<&Writer> {
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.inner.reader
+    }
+
+    pub(crate) fn maybe_writer(&self) -> Option<&Writer> {
+        self.inner.writer.as_ref()
+    }
+
+    pub(crate) fn writer(&self) -> Result<&Writer> {
         let writer = self.inner.writer.as_ref().filter(|_| !self.is_closed());
         writer.ok_or_else(|| Error::new(Code::InvalidArgument, "the file is not open for writing"))
     }

@@ -102,18 +102,6 @@ impl Inodes {
         self.open_known(&metadata, options, Gift::default()).await
     }
 
-    /// A handle on a file whose attributes are known: nobody is asked. What may be done with it is the caller's to judge.
-    #[must_use]
-    pub fn attach(&self, metadata: &Metadata, options: OpenOptions) -> Handle {
-        Handle::new(
-            &self.core,
-            metadata,
-            self.caller.clone(),
-            options,
-            Gift::default(),
-        )
-    }
-
     pub(crate) async fn open_known(
         &self,
         metadata: &Metadata,

@@ -50,6 +50,7 @@ mod engine;
 #[cfg(test)]
 mod fake;
 mod file;
+mod held;
 mod inodes;
 mod master;
 mod meter;
@@ -74,4 +75,5 @@ pub use inodes::{Inodes, Make};
 pub use settings::{OpenOptions, Settings};
 pub use stream::File;
 pub use types::*;
+pub use write::Delivery;
 pub use watch::{Watch, WatchControl};

@@ -42,7 +42,7 @@ const PROMISED_DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Reader {
     core: Arc<Core>,
-    pub(crate) locations: Locations,
+    pub(crate) locations: Arc<Locations>,
     meter: Arc<Meter>,
 }
 
@@ -54,7 +54,7 @@ struct Want {
 }
 
 impl Reader {
-    pub(crate) fn new(core: Arc<Core>, locations: Locations, meter: Arc<Meter>) -> Reader {
+    pub(crate) fn new(core: Arc<Core>, locations: Arc<Locations>, meter: Arc<Meter>) -> Reader {
         Reader {
             core,
             locations,
@@ -77,6 +77,43 @@ impl Reader {
             position = to;
         }
         Ok(join(pieces))
+    }
+
+    /// As [`Reader::read`] for a caller who knows that the file reaches so far.
+    pub(crate) async fn read_within(&self, offset: u64, length: u64) -> Result<Bytes> {
+        let deadline = self.core.master.deadline();
+        let end = offset.saturating_add(length);
+        let mut pieces = Vec::new();
+        let mut position = offset;
+        while position < end {
+            let to = end.min(self.locations.window_end(position));
+            let window = self.locations.window(position, None, deadline).await?;
+            self.read_window(&window, position..to, deadline, &mut pieces)
+                .await?;
+            position = to;
+        }
+        Ok(join(pieces))
+    }
+
+    /// Where chunks are in a range of the file: (offset, bytes that were committed), in order.
+    pub(crate) async fn chunks(&self, range: std::ops::Range<u64>) -> Result<Vec<(u64, u64)>> {
+        let deadline = self.core.master.deadline();
+        let now = self.core.clock.now();
+        let mut all = Vec::new();
+        let mut position = range.start;
+        while position < range.end {
+            let window = self.locations.window(position, Some(now), deadline).await?;
+            let ends_after = |e: &&Extent| e.offset + e.span_bytes > range.start && e.offset < range.end;
+            all.extend(
+                window
+                    .extents
+                    .iter()
+                    .filter(ends_after)
+                    .map(|e| (e.offset, e.capability.length)),
+            );
+            position = self.locations.window_end(position);
+        }
+        Ok(all)
     }
 
     /// The file's size now.
@@ -204,8 +241,7 @@ impl Reader {
 
     /// What the master said of a hole may be believed.
     fn is_recent(&self, window: &Window) -> bool {
-        let age = self.core.clock.now().saturating_duration_since(window.tried());
-        age < self.core.master.timings().location_cache
+        self.locations.is_recent(window)
     }
 
     async fn read_chunk(

@@ -77,6 +77,7 @@ pub struct OpenOptions {
     pub(crate) goal: u32,
     pub(crate) sync_on_close: Option<bool>,
     pub(crate) expected_len: u64,
+    pub(crate) informed: bool,
 }
 
 impl Default for OpenOptions {
@@ -92,6 +93,7 @@ impl Default for OpenOptions {
             goal: 0,
             sync_on_close: None,
             expected_len: 0,
+            informed: false,
         }
     }
 }
@@ -171,6 +173,14 @@ impl OpenOptions {
     pub(crate) fn access(&self) -> u32 {
         let writes = self.write || self.append || self.truncate;
         (if self.read { 4 } else { 0 }) | (if writes { 2 } else { 0 })
+    }
+
+    /// The opener learns of other clients' changes and tells the handle ([`Handle::forget`](crate::Handle::forget)):
+    /// what was learnt of the file's places then stays good for as long as nothing is told.
+    #[must_use]
+    pub fn informed(mut self, yes: bool) -> Self {
+        self.informed = yes;
+        self
     }
 
     /// What cannot be, as open(2) says.

@@ -9,6 +9,7 @@ mod lane;
 mod recover;
 mod window;
 
+use crate::cache::Locations;
 use crate::convert::{self, Grant};
 use crate::engine::Core;
 use crate::file::Opened;
@@ -20,7 +21,7 @@ use dfs_proto::checksum::of_pieces;
 use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result, Version, WriterId};
 use lane::{Command, Lane, Progress, Wanted};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -54,6 +55,12 @@ pub(crate) struct Shared {
     caller: Caller,
     meter: Arc<Meter>,
     sync_on_close: bool,
+    /// Where the readers of the same handle look for chunks.
+    locations: Arc<Locations>,
+    /// The time of the last write, as its owner says; 0: the time of the commit.
+    written_ns: AtomicI64,
+    /// Someone tells the handle of other clients' changes, and wants its own told exactly.
+    informed: bool,
     /// Lengths the master has learnt from this handle.
     growths: AtomicU64,
     /// A failure that was not reported yet.
@@ -82,13 +89,37 @@ struct Open {
 }
 
 /// One packet's way to be waited for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sent {
     progress: watch::Receiver<Progress>,
     ticket: u64,
 }
 
+/// Bytes on their way: can be waited for.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    sent: Vec<Sent>,
+}
+
+impl Delivery {
+    /// Returns when every member has the bytes.
+    ///
+    /// # Errors
+    /// As [`Handle::write_at`](crate::Handle::write_at).
+    pub async fn arrived(&self) -> Result<()> {
+        wait_acked(self.sent.clone()).await
+    }
+}
+
 impl Shared {
+    /// What the master is told of the time of the last write.
+    fn mtime_ns(&self) -> i64 {
+        match self.written_ns.load(Ordering::Relaxed) {
+            0 => self.core.mtime_ns(),
+            given => given,
+        }
+    }
+
     /// Keeps the first failure until someone asks.
     fn fail(&self, error: Error) {
         tracing::warn!(inode = %self.inode, %error, "a write failed");
@@ -108,7 +139,12 @@ impl Shared {
 }
 
 impl Writer {
-    pub(crate) fn new(file: &Opened, chunk_bytes: u64, first: Option<Grant>) -> Writer {
+    pub(crate) fn new(
+        file: &Opened,
+        chunk_bytes: u64,
+        first: Option<Grant>,
+        locations: Arc<Locations>,
+    ) -> Writer {
         Writer {
             shared: Arc::new(Shared {
                 core: file.core.clone(),
@@ -116,6 +152,9 @@ impl Writer {
                 caller: file.caller.clone(),
                 meter: file.meter.clone(),
                 sync_on_close: file.sync_on_close,
+                locations,
+                written_ns: AtomicI64::new(0),
+                informed: file.options.informed,
                 growths: AtomicU64::new(0),
                 problem: Mutex::default(),
             }),
@@ -135,6 +174,23 @@ impl Writer {
         self.queue_locked(&mut state, offset, data, None).await.map(drop)
     }
 
+    /// As [`Writer::queue`], and tells how to wait for it.
+    pub(crate) async fn send(&self, offset: u64, data: Bytes) -> Result<Delivery> {
+        let mut state = self.state.lock().await;
+        let sent = self.queue_locked(&mut state, offset, data, None).await?;
+        Ok(Delivery { sent })
+    }
+
+    /// The last write was made then.
+    pub(crate) fn written_at(&self, ns: i64) {
+        self.shared.written_ns.store(ns, Ordering::Relaxed);
+    }
+
+    /// The failure that was not reported yet: someone else reports it.
+    pub(crate) fn take_problem(&self) -> Option<Error> {
+        self.shared.report().err()
+    }
+
     /// As [`Writer::queue`], with checksums that were made as the bytes came.
     pub(crate) async fn queue_packet(&self, offset: u64, data: Bytes, checksums: Vec<u32>) -> Result<()> {
         let mut state = self.state.lock().await;
@@ -148,7 +204,7 @@ impl Writer {
         let sent = self
             .queue_locked(&mut *self.state.lock().await, offset, data, None)
             .await?;
-        self.wait_acked(sent).await
+        wait_acked(sent).await
     }
 
     /// Writes at the end and returns where that was; `end` is the file's as others know it.
@@ -157,7 +213,7 @@ impl Writer {
         let offset = end.max(state.end);
         let sent = self.queue_locked(&mut state, offset, data, None).await?;
         drop(state);
-        self.wait_acked(sent).await?;
+        wait_acked(sent).await?;
         Ok(offset)
     }
 
@@ -264,6 +320,7 @@ impl Writer {
             Some(grant) => grant,
             None => self.ask_grant(slot).await?,
         };
+        self.shared.locations.granted(&grant);
         let (commands, receiver) = mpsc::channel(QUEUE_PACKETS);
         let (progress, watched) = watch::channel(Progress {
             unsynced,
@@ -353,28 +410,29 @@ impl Writer {
             state.left.insert(slot, open.progress);
         }
     }
+}
 
-    async fn wait_acked(&self, sent: Vec<Sent>) -> Result<()> {
-        for Sent { mut progress, ticket } in sent {
-            let lost = {
-                let done = progress
-                    .wait_for(|p| p.acked >= ticket || p.ended.is_some())
-                    .await;
-                let done = done.map_err(|_| stopped())?;
-                if done.acked < ticket {
-                    done.ended.clone().unwrap_or(Ok(()))?;
-                }
-                done.lost.contains(&ticket)
-            };
-            if lost {
-                return Err(Error::new(
-                    Code::Lost,
-                    "all replicas lost power before this was acknowledged",
-                ));
+/// Waits until every member has these.
+async fn wait_acked(sent: Vec<Sent>) -> Result<()> {
+    for Sent { mut progress, ticket } in sent {
+        let lost = {
+            let done = progress
+                .wait_for(|p| p.acked >= ticket || p.ended.is_some())
+                .await;
+            let done = done.map_err(|_| stopped())?;
+            if done.acked < ticket {
+                done.ended.clone().unwrap_or(Ok(()))?;
             }
+            done.lost.contains(&ticket)
+        };
+        if lost {
+            return Err(Error::new(
+                Code::Lost,
+                "all replicas lost power before this was acknowledged",
+            ));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Waits until a lane has ended, well or not.

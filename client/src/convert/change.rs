@@ -26,7 +26,8 @@ pub(crate) struct Commit {
     pub(crate) version: Version,
     pub(crate) length: u64,
     pub(crate) durable: bool,
-    pub(crate) mtime_ns: i64,
+    /// Of the last write that the master was not told of.
+    pub(crate) mtime_ns: Option<i64>,
     pub(crate) close: bool,
 }
 
@@ -180,7 +181,7 @@ pub(crate) fn commit_length(c: Commit) -> Change {
         version: c.version.0,
         length: c.length,
         durable: c.durable,
-        mtime_ns: Some(c.mtime_ns),
+        mtime_ns: c.mtime_ns,
         close: c.close,
         by_handle: true,
     })

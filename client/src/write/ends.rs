@@ -1,7 +1,7 @@
 //! Where writes end: flush, settle, sync, close, and the pauses that truncation needs.
 
 use super::lane::{Command, Progress};
-use super::{LANES_MAX, Sent, State, Writer, ended, stopped, waits_for_end};
+use super::{LANES_MAX, Sent, State, Writer, ended, stopped, wait_acked, waits_for_end};
 use crate::convert::{self, Commit, Grant};
 use dfs_proto::Result;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ impl Writer {
             });
             open.chain(left).collect()
         };
-        let all = self.wait_acked(sent).await;
+        let all = wait_acked(sent).await;
         self.shared.report().and(all)
     }
 
@@ -156,7 +156,7 @@ impl Writer {
             version: grant.capability.version,
             length: 0,
             durable: false,
-            mtime_ns: self.shared.core.mtime_ns(),
+            mtime_ns: None,
             close: true,
         };
         let given = self
@@ -168,6 +168,21 @@ impl Writer {
         if let Err(error) = given {
             tracing::debug!(%error, "an unused grant was not taken back");
         }
+    }
+
+    /// As [`Writer::pause`], and gives back what came with the file's creation and was not used.
+    pub(crate) async fn rest(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.finish_all(&mut state, false).await;
+        if let Some(unused) = state.first.take() {
+            self.give_back(&unused).await;
+        }
+        self.shared.report()
+    }
+
+    /// The grant that came with the file's creation, if no write has used it.
+    pub(crate) fn take_first(&self) -> Option<Grant> {
+        self.state.try_lock().ok()?.first.take()
     }
 
     /// Ends all lanes without making anything durable, and remembers what is not.

@@ -275,7 +275,7 @@ impl Lane {
             self.publish_wanted(self.wanted.sync, settled);
         }
         if self.wanted.settle > settled && self.window.has_none_before(self.wanted.settle) {
-            if self.length > self.recorded {
+            if self.length > self.recorded || self.touched && self.shared.informed {
                 return Some(self.commit(false));
             }
             self.publish_wanted(0, self.wanted.settle);
@@ -294,12 +294,12 @@ impl Lane {
 
     fn commit(&mut self, durable: bool) -> Committing {
         self.last_commit = Instant::now();
-        self.touched = false;
         let wanted = Wanted {
             sync: if durable { self.wanted.sync } else { 0 },
             settle: self.wanted.settle,
         };
         let (commit, shared) = (self.commit_of(durable, false), self.shared.clone());
+        self.touched = false;
         Box::pin(async move {
             let result = shared
                 .core
@@ -317,7 +317,7 @@ impl Lane {
             version: self.grant.capability.version,
             length: self.length,
             durable,
-            mtime_ns: self.shared.core.mtime_ns(),
+            mtime_ns: self.touched.then(|| self.shared.mtime_ns()),
             close,
         }
     }

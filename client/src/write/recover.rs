@@ -226,6 +226,7 @@ impl Lane {
 
     /// Goes on under another grant; what the old members may have lost is given up.
     pub(super) fn take(&mut self, grant: Grant) {
+        self.shared.locations.granted(&grant);
         let old = std::mem::replace(&mut self.grant, grant);
         let new = &self.grant.capability;
         if old.capability.chunk != new.chunk {

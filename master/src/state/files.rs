@@ -108,14 +108,21 @@ pub(super) fn commit_length(ctx: &mut Context<'_, '_>, commit: &CommitLength) ->
     let mut grown = false;
     if commit.chunk != 0 {
         let (end, more) = chunks::commit_length(ctx, commit)?;
+        // A chunk without bytes says nothing about where the file ends.
+        let end = if commit.length > 0 { end } else { 0 };
         grown = more > 0 || end > inode.size;
         inode.size = inode.size.max(end);
         inode.allocated_bytes += more;
     }
     if grown || commit.mtime_ns.is_some() {
+        let before_ns = inode.ctime_ns;
         attributes::bytes_changed(ctx, &mut inode);
-        // A client's clock may run ahead; what it wrote was not written later than now.
-        inode.mtime_ns = commit.mtime_ns.unwrap_or(ctx.now_ns).min(ctx.now_ns);
+        if let Some(written_ns) = commit.mtime_ns {
+            // A client's clock may run ahead; what it wrote was not written later than now. And it has told its
+            // programs this time already: the commit does not move it.
+            inode.mtime_ns = written_ns.min(ctx.now_ns);
+            inode.ctime_ns = before_ns.max(inode.mtime_ns);
+        }
         tables::save_inode(ctx.txn, id, &inode);
     }
     Ok(Reply::Committed(Committed { size: inode.size }))
