@@ -64,6 +64,16 @@ impl Handles {
             .ok_or(Code::InvalidArgument)?)
     }
 
+    pub(super) async fn flush_all(&self) -> Result<()> {
+        let all: Vec<File> = lock(&self.open).values().cloned().collect();
+        let mut first = Ok(());
+        for file in all {
+            let flushed = file.bytes.flush().await;
+            first = first.and(flushed);
+        }
+        first
+    }
+
     pub(super) async fn close_all(&self) -> Result<()> {
         let all: Vec<File> = lock(&self.open).drain().map(|(_, file)| file).collect();
         let mut first = Ok(());

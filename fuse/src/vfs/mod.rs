@@ -72,6 +72,14 @@ impl Vfs {
         self.told.fetch_max(number, std::sync::atomic::Ordering::Release);
     }
 
+    /// Sends what is buffered in all open files; it goes on.
+    ///
+    /// # Errors
+    /// The first failure of a file.
+    pub async fn flush_all(&self) -> Result<()> {
+        self.handles.flush_all().await
+    }
+
     /// Ends it: what is buffered is sent, the session is closed.
     ///
     /// # Errors
