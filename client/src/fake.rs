@@ -134,6 +134,8 @@ pub(crate) struct State {
     pub(crate) master_away: bool,
     /// Files are always said to be written by someone.
     pub(crate) writing: bool,
+    /// What a power cut took of every chunk: up to here.
+    pub(crate) lost_end: u64,
     pub(crate) reconfigurations: u32,
     pub(crate) applied_packets: u32,
     pub(crate) synced_packets: u32,

@@ -9,8 +9,8 @@
 //! 4. When all replicas failed, the master is asked where the chunk is now, until the deadline: a reconfiguration may
 //!    be under way.
 //!
-//! Zeros come from holes that the master names, below the size it names. It does not tell a hole from what a power cut
-//! of all replicas took from the middle of a file (docs/failure-model.md).
+//! Zeros come from holes that the master names, below the size it names. Bytes that a power cut of all replicas took
+//! from the middle of a file are no hole: asking for them ends in `Lost`.
 
 use crate::cache::{Locations, Window};
 use crate::convert::Extent;
@@ -209,6 +209,7 @@ impl Reader {
     /// The first of these bytes, as far as one request goes; never none.
     async fn read_some(&self, offset: u64, length: u64, deadline: Instant) -> Result<Bytes> {
         let mut backoff = self.core.backoff(deadline);
+        let mut lost = false;
         loop {
             let window = self.locations.window(offset, None, deadline).await?;
             let error = match window.extents.iter().find(|e| offset < e.offset + e.span_bytes) {
@@ -222,7 +223,12 @@ impl Reader {
                         .await
                     {
                         Ok(bytes) => return Ok(bytes),
-                        Err(error) => error,
+                        // Final, unless they were written again since the master was last asked.
+                        Err(error) if error.code == Code::Lost && lost => return Err(error),
+                        Err(error) => {
+                            lost = error.code == Code::Lost;
+                            error
+                        }
                     }
                 }
                 next if self.is_recent(&window) => {
@@ -253,7 +259,7 @@ impl Reader {
     ) -> Result<Bytes> {
         let beyond = want.in_chunk >= extent.capability.length;
         if beyond && !window.writing && self.is_recent(window) {
-            return Ok(zeros(want.length));
+            return fill_up(Bytes::new(), extent, want);
         }
         let salt = extent.capability.chunk.0;
         let order = {
@@ -262,19 +268,18 @@ impl Reader {
                 .experience()
                 .order(&extent.capability.members, &self.core.here, salt, now)
         };
-        Race {
+        let race = Race {
             reader: self,
             extent,
             want,
             deadline,
             left: order.into(),
             failures: Vec::new(),
-        }
-        .run()
-        .await
+        };
+        fill_up(race.run().await?, extent, want)
     }
 
-    /// One replica's answer, verified.
+    /// One replica's answer, verified; short if the chunk ends before what is wanted.
     async fn ask(&self, extent: &Extent, member: &Member, want: Want, deadline: Instant) -> Result<Bytes> {
         let begun = self.core.clock.now();
         let by = deadline.min(begun + ANSWER_DEADLINE);
@@ -289,7 +294,7 @@ impl Reader {
         } else {
             self.core.experience().good(member.node, begun.elapsed());
         }
-        Ok(fill_up(answer.bytes, want.length))
+        Ok(answer.bytes)
     }
 
     /// The rule for answers of a replica that has lost the master: every other member must say, after the bytes were
@@ -455,13 +460,21 @@ fn zeros(length: u64) -> Bytes {
     BytesMut::zeroed(length).freeze()
 }
 
-/// The chunk ends inside the range and the file does not: the rest is a hole.
-fn fill_up(bytes: Bytes, length: u64) -> Bytes {
-    if bytes.len() as u64 == length {
-        return bytes;
+/// The chunk ends inside the range and the file does not: the rest is a hole, unless it is what a power cut took.
+fn fill_up(bytes: Bytes, extent: &Extent, want: Want) -> Result<Bytes> {
+    let got = bytes.len() as u64;
+    if got == want.length {
+        return Ok(bytes);
     }
-    let rest = length - bytes.len() as u64;
-    join(vec![bytes, zeros(rest)])
+    let from = want.in_chunk + got;
+    if from < extent.lost_end {
+        let why = format!(
+            "bytes {from} to {} of the chunk went with a power cut of all replicas",
+            extent.lost_end
+        );
+        return Err(Error::new(Code::Lost, why).on_chunk(extent.capability.chunk, extent.capability.version));
+    }
+    Ok(join(vec![bytes, zeros(want.length - got)]))
 }
 
 /// One buffer; without a copy if there is only one piece.

@@ -84,6 +84,8 @@ pub struct Granted {
     pub capability: Capability,
     /// Where the chunk begins in its file.
     pub slot: Slot,
+    /// See [`Chunk::lost_end`].
+    pub lost_end: u64,
 }
 
 /// The gate.
@@ -287,7 +289,11 @@ impl Gate {
             .desk
             .capability(chunk, &record, Operations::READ | Operations::WRITE, client);
         self.desk.live.lock().grants.give(chunk, client, self.desk.now());
-        Ok(Granted { capability, slot })
+        Ok(Granted {
+            capability,
+            slot,
+            lost_end: record.lost_end,
+        })
     }
 
     async fn commit(

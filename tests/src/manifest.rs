@@ -39,6 +39,8 @@ pub enum Seen {
     Generation(u32),
     /// Nothing but zeros.
     Zeros,
+    /// An error that says so.
+    Lost,
     /// Bytes that were never written here.
     Foreign,
 }
@@ -187,11 +189,12 @@ impl Cells {
         }
     }
 
-    /// Compares with the whole content of the file, and takes it as the truth from now on.
+    /// Compares with the whole content of the file, of which `lost` cells could not be read for a power cut's sake, and
+    /// takes it as the truth from now on.
     ///
     /// # Errors
     /// The first cell that is not what it may be.
-    pub fn settle(&mut self, bytes: &[u8], after: After) -> anyhow::Result<()> {
+    pub fn settle(&mut self, bytes: &[u8], lost: &BTreeSet<u32>, after: After) -> anyhow::Result<()> {
         ensure!(
             bytes.len().is_multiple_of(CELL_BYTES),
             "file {}: {} bytes are no whole cells",
@@ -206,11 +209,13 @@ impl Cells {
         let mut found = bytes.chunks(CELL_BYTES);
         for (at, cell) in self.cells.iter_mut().enumerate() {
             let at = u32::try_from(at).expect("files of rigs are small");
-            let seen = found
-                .next()
-                .map_or(Seen::Generation(0), |bytes| read_cell(self.file, at, bytes));
+            let seen = match found.next() {
+                None => Seen::Generation(0),
+                Some(_) if lost.contains(&at) => Seen::Lost,
+                Some(bytes) => read_cell(self.file, at, bytes),
+            };
             match seen {
-                Seen::Zeros if cell.may_be_a_hole(after) => {
+                Seen::Zeros | Seen::Lost if cell.may_be_a_hole(after) => {
                     *cell = Cell {
                         hole: true,
                         ..Cell::default()
@@ -340,11 +345,13 @@ mod tests {
     #[test]
     fn one_node_may_not_take_an_acknowledged_byte() {
         written()
-            .settle(&content(7, &[1, 2, 2, 1]), After::OneNode)
+            .settle(&content(7, &[1, 2, 2, 1]), &BTreeSet::new(), After::OneNode)
             .unwrap();
         for bad in [&[1, 1, 2, 1][..], &[1, 2, 2], &[1, 2, 0, 1], &[1, 3, 2, 1]] {
             assert!(
-                written().settle(&content(7, bad), After::OneNode).is_err(),
+                written()
+                    .settle(&content(7, bad), &BTreeSet::new(), After::OneNode)
+                    .is_err(),
                 "{bad:?}"
             );
         }
@@ -354,18 +361,20 @@ mod tests {
     fn a_power_cut_of_everything_may_take_what_was_not_synced_and_nothing_else() {
         for fine in [[1, 2, 2, 1], [1, 1, 2, 1], [1, 1, 1, 1]] {
             written()
-                .settle(&content(7, &fine), After::Everything(1))
+                .settle(&content(7, &fine), &BTreeSet::new(), After::Everything(1))
                 .unwrap();
         }
         for bad in [&[1, 1, 1][..], &[1, 0, 1, 1], &[2, 2, 2, 2]] {
             assert!(
-                written().settle(&content(7, bad), After::Everything(1)).is_err(),
+                written()
+                    .settle(&content(7, bad), &BTreeSet::new(), After::Everything(1))
+                    .is_err(),
                 "{bad:?}"
             );
         }
         assert!(
             written()
-                .settle(&content(8, &[1, 2, 2, 1]), After::Everything(1))
+                .settle(&content(8, &[1, 2, 2, 1]), &BTreeSet::new(), After::Everything(1))
                 .is_err(),
             "foreign"
         );
@@ -379,15 +388,15 @@ mod tests {
         assert!(
             cells
                 .clone()
-                .settle(&content(7, &[1, 2, 1, 1]), After::Everything(1))
+                .settle(&content(7, &[1, 2, 1, 1]), &BTreeSet::new(), After::Everything(1))
                 .is_err()
         );
         cells
-            .settle(&content(7, &[1, 3, 1, 1]), After::Everything(1))
+            .settle(&content(7, &[1, 3, 1, 1]), &BTreeSet::new(), After::Everything(1))
             .unwrap();
         assert!(
             cells
-                .settle(&content(7, &[1, 3, 2, 1]), After::Everything(2))
+                .settle(&content(7, &[1, 3, 2, 1]), &BTreeSet::new(), After::Everything(2))
                 .is_err(),
             "settled is settled"
         );
@@ -399,20 +408,20 @@ mod tests {
         let (_, generation) = cells.attempt(1..2);
         cells.acknowledged(1..2, generation, 0, 1);
         cells
-            .settle(&content(7, &[1, 3, 2, 1]), After::Everything(1))
+            .settle(&content(7, &[1, 3, 2, 1]), &BTreeSet::new(), After::Everything(1))
             .unwrap();
         cells
             .clone()
-            .settle(&content(7, &[1, 3, 2, 1]), After::OneNode)
+            .settle(&content(7, &[1, 3, 2, 1]), &BTreeSet::new(), After::OneNode)
             .unwrap();
         assert!(
             cells
                 .clone()
-                .settle(&content(7, &[1, 1, 2, 1]), After::OneNode)
+                .settle(&content(7, &[1, 1, 2, 1]), &BTreeSet::new(), After::OneNode)
                 .is_err()
         );
         cells
-            .settle(&content(7, &[1, 1, 2, 1]), After::Everything(2))
+            .settle(&content(7, &[1, 1, 2, 1]), &BTreeSet::new(), After::Everything(2))
             .unwrap();
     }
 
@@ -422,15 +431,15 @@ mod tests {
         cells.attempt(4..6);
         cells
             .clone()
-            .settle(&content(7, &[1, 2, 2, 1]), After::OneNode)
+            .settle(&content(7, &[1, 2, 2, 1]), &BTreeSet::new(), After::OneNode)
             .unwrap();
         cells
             .clone()
-            .settle(&content(7, &[1, 2, 2, 1, 3, 3]), After::OneNode)
+            .settle(&content(7, &[1, 2, 2, 1, 3, 3]), &BTreeSet::new(), After::OneNode)
             .unwrap();
         assert!(
             cells
-                .settle(&content(7, &[1, 2, 2, 1, 0, 3]), After::OneNode)
+                .settle(&content(7, &[1, 2, 2, 1, 0, 3]), &BTreeSet::new(), After::OneNode)
                 .is_err()
         );
     }

@@ -16,6 +16,8 @@ pub(crate) struct Grant {
     pub(crate) file_offset: u64,
     /// How far it may grow.
     pub(crate) span_bytes: u64,
+    /// In the chunk: bytes from its end to here went with a power cut of all replicas.
+    pub(crate) lost_end: u64,
 }
 
 /// A length to commit.
@@ -294,5 +296,6 @@ fn granted_of(g: pb::Granted) -> Result<Grant> {
         token,
         file_offset: g.file_offset,
         span_bytes: g.span_bytes,
+        lost_end: g.lost_end,
     })
 }

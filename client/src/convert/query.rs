@@ -14,6 +14,8 @@ pub(crate) struct Extent {
     pub(crate) span_bytes: u64,
     pub(crate) token: Token,
     pub(crate) capability: Capability,
+    /// Bytes of the chunk from its end to here are lost, not a hole.
+    pub(crate) lost_end: u64,
 }
 
 /// Where (part of) a file is.
@@ -213,6 +215,7 @@ fn located_of(l: pb::Located) -> Result<Located> {
             offset: e.offset,
             span_bytes: e.span_bytes,
             capability: peek(&token)?,
+            lost_end: e.lost_end,
             token,
         })
     };

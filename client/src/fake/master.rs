@@ -60,6 +60,7 @@ impl Cluster {
             capability: Some(self.capability(state, handle, Operations::WRITE)),
             file_offset,
             span_bytes: CHUNK_BYTES,
+            lost_end: state.lost_end,
             lease_ms: 6_000,
         }
     }
@@ -212,7 +213,7 @@ impl Cluster {
             offset: *offset,
             span_bytes: CHUNK_BYTES,
             capability: Some(self.capability(state, *chunk, Operations::READ)),
-            state: String::new(),
+            lost_end: state.lost_end,
         };
         let extents = file
             .slots

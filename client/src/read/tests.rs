@@ -246,6 +246,24 @@ async fn holes_are_zeros_and_written_bytes_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_power_cut_took_is_an_error_and_no_hole() {
+    let (cluster, client, bytes) = stored(1000).await;
+    cluster.state().lost_end = 1500;
+    let file = client
+        .open_with("/f", OpenOptions::new().read(true).write(true))
+        .await
+        .unwrap();
+    file.handle().set_len(2000).await.unwrap();
+    let handle = file.handle();
+    assert!(handle.read_at(0, 1000).await.unwrap() == bytes);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(handle.read_at(0, 2000).await.unwrap_err().code, Code::Lost);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "it is final");
+    assert_eq!(handle.read_at(1400, 10).await.unwrap_err().code, Code::Lost);
+    assert!(handle.read_at(1500, 500).await.unwrap() == vec![0; 500]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_sees_what_a_writer_has_been_answered_for() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;

@@ -217,6 +217,7 @@ impl Lane {
             self.moved = Instant::now();
         }
         match command {
+            Some(Command::Packet(ticket, packet)) if self.is_behind_a_loss(&packet) => self.refuse(ticket),
             Some(Command::Packet(ticket, packet)) => {
                 self.touched = true;
                 self.window.push(ticket, packet);
@@ -234,6 +235,27 @@ impl Lane {
             // The handle was dropped: as if it had been closed.
             None => self.finish_with(self.shared.sync_on_close && !self.idle),
         }
+    }
+
+    /// True if the packet would leave a hole where a power cut took bytes: nobody could tell it from zeros any more.
+    fn is_behind_a_loss(&self, packet: &Packet) -> bool {
+        let end = self
+            .length
+            .max(self.grant.capability.length)
+            .max(self.window.end());
+        packet.offset > end && end < self.grant.lost_end
+    }
+
+    fn refuse(&mut self, ticket: u64) {
+        let chunk = self.grant.capability.chunk;
+        let message = format!(
+            "bytes before this write went with a power cut of all replicas of chunk {chunk}: write those first, or truncate the file"
+        );
+        self.shared
+            .fail(Error::new(Code::Lost, message).on_chunk(chunk, self.grant.capability.version));
+        self.window.skip(ticket);
+        self.progress.send_modify(|p| p.lost.push(ticket));
+        self.publish();
     }
 
     fn finish_with(&mut self, sync: bool) {

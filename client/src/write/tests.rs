@@ -132,6 +132,32 @@ async fn acknowledged_bytes_that_went_with_the_power_fail_the_next_sync_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_behind_lost_bytes_is_refused_until_they_are_written_again() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let file = client.create("/f").await.unwrap();
+    let handle = file.handle().clone();
+    handle.write_at(0, Bytes::from(pattern(1000))).await.unwrap();
+    handle.close().await.unwrap();
+    cluster.state().lost_end = 1500;
+    let file = client
+        .open_with("/f", OpenOptions::new().write(true))
+        .await
+        .unwrap();
+    let handle = file.handle().clone();
+    let behind = handle
+        .write_at(1200, Bytes::from_static(b"behind"))
+        .await
+        .unwrap_err();
+    assert_eq!(behind.code, Code::Lost);
+    assert_eq!(handle.flush().await.unwrap_err().code, Code::Lost);
+    handle.write_at(1000, Bytes::from(pattern(500))).await.unwrap();
+    handle.write_at(1600, Bytes::from_static(b"hole")).await.unwrap();
+    handle.close().await.unwrap();
+    assert_eq!(cluster.stored(handle.inode().0).len(), 1604);
+}
+
+#[tokio::test(start_paused = true)]
 async fn small_writes_become_packets() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;

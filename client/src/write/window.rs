@@ -54,6 +54,21 @@ impl Window {
         });
     }
 
+    /// A ticket that is answered without a packet.
+    pub(crate) fn skip(&mut self, ticket: u64) {
+        assert!(ticket > self.last_ticket, "tickets rise");
+        self.last_ticket = ticket;
+    }
+
+    /// Where the furthest of the packets ends in the chunk.
+    pub(crate) fn end(&self) -> u64 {
+        let ends = self
+            .waiting
+            .iter()
+            .map(|w| w.packet.offset + w.packet.data.len() as u64);
+        ends.max().unwrap_or(0)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }

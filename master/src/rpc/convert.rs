@@ -234,6 +234,7 @@ pub(super) fn answer(answer: &Answer, key: &Key, lease: Duration) -> pb::MutateR
         file_offset: g.slot.offset,
         span_bytes: g.slot.span,
         lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
+        lost_end: g.lost_end,
     };
     let told = match answer {
         Answer::Made(made, grant) => Told::Made(pb::Made {

@@ -180,7 +180,7 @@ impl Service {
                 offset: extent.offset,
                 span_bytes: extent.span,
                 capability: Some(key.sign(&capability)),
-                state: String::new(),
+                lost_end: record.lost_end,
             });
         }
         Ok(located)

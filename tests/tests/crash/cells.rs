@@ -3,9 +3,10 @@
 use super::load::{Act, Pulse, Worker};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use dfs_client::{Client, File, Handle, OpenOptions};
+use dfs_client::{Client, Code, File, Handle, OpenOptions};
 use dfs_stdx::Rng;
 use dfs_tests::manifest::{After, CELL_BYTES, Cells};
+use std::collections::BTreeSet;
 
 /// Cells of a file that is only overwritten: a megabyte, several chunks of the rigs' clusters.
 const FIXED_CELLS: u32 = 256;
@@ -36,6 +37,8 @@ pub(crate) struct CellWorker {
     end_unknown: bool,
     file: Option<File>,
     rng: Rng,
+    /// Cells that were found to be lost, over all comparisons.
+    lost: u32,
 }
 
 impl CellWorker {
@@ -70,7 +73,13 @@ impl CellWorker {
             end_unknown: false,
             file: Some(file),
             rng,
+            lost: 0,
         })
+    }
+
+    /// Cells that were found to be lost so far.
+    pub(crate) fn lost(&self) -> u32 {
+        self.lost
     }
 
     /// Its file.
@@ -116,9 +125,10 @@ impl CellWorker {
 
     /// Compares the file, seen by `client`, with what was acknowledged, and takes it as the truth from now on.
     pub(crate) async fn settle(&mut self, client: &Client, after: After) -> anyhow::Result<()> {
-        let bytes = content(client, &self.path).await?;
+        let (bytes, lost) = found(client, &self.path).await?;
+        self.lost += u32::try_from(lost.len())?;
         self.cells
-            .settle(&bytes, after)
+            .settle(&bytes, &lost, after)
             .with_context(|| self.path.clone())?;
         (self.sure, self.end_unknown) = (self.cells.len(), false);
         Ok(())
@@ -127,13 +137,36 @@ impl CellWorker {
 
 /// All bytes of a file.
 pub(crate) async fn content(client: &Client, path: &str) -> anyhow::Result<Vec<u8>> {
+    let (bytes, lost) = found(client, path).await?;
+    ensure!(lost.is_empty(), "{path}: cells {lost:?} are lost");
+    Ok(bytes)
+}
+
+/// All bytes of a file, and the cells that cannot be read because a power cut of everything took them (zeros here).
+async fn found(client: &Client, path: &str) -> anyhow::Result<(Vec<u8>, BTreeSet<u32>)> {
     let file = client.open(path).await.with_context(|| format!("open {path}"))?;
     let file = file.handle();
     let length = usize::try_from(file.len().await?)?;
-    let mut bytes = Vec::with_capacity(length);
+    let (mut bytes, mut lost) = (Vec::with_capacity(length), BTreeSet::new());
+    // After a loss cell by cell, up to the end of what was asked for.
+    let mut by_cell = 0;
     while bytes.len() < length {
-        let piece = file.read_at(bytes.len() as u64, READ_BYTES).await;
-        let piece = piece.with_context(|| format!("read {path} at {}", bytes.len()))?;
+        let wanted = if bytes.len() < by_cell {
+            CELL_BYTES
+        } else {
+            READ_BYTES
+        };
+        let piece = match file.read_at(bytes.len() as u64, wanted).await {
+            Err(error) if error.code == Code::Lost && wanted > CELL_BYTES => {
+                by_cell = bytes.len() + wanted;
+                continue;
+            }
+            Err(error) if error.code == Code::Lost => {
+                lost.insert(u32::try_from(bytes.len() / CELL_BYTES)?);
+                Bytes::from(vec![0; CELL_BYTES.min(length - bytes.len())])
+            }
+            piece => piece.with_context(|| format!("read {path} at {}", bytes.len()))?,
+        };
         ensure!(
             !piece.is_empty(),
             "{path} ends at {} instead of {length}",
@@ -141,7 +174,7 @@ pub(crate) async fn content(client: &Client, path: &str) -> anyhow::Result<Vec<u
         );
         bytes.extend(piece);
     }
-    Ok(bytes)
+    Ok((bytes, lost))
 }
 
 impl Worker for CellWorker {

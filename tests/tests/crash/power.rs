@@ -290,10 +290,11 @@ fn power_of_everything_takes_nothing_that_was_fsynced() {
             worst = worst.max(rig.healed().await?);
         }
         let failed = rig.pulse.failed();
+        let lost: u32 = rig.workers.1.iter().map(CellWorker::lost).sum();
         rig.report(
             "power of everything",
             wanted,
-            &format!("{failed} ended in an error; alike after {worst:.1?} at worst"),
+            &format!("{failed} ended in an error, {lost} cells told lost; alike after {worst:.1?} at worst"),
         )
     });
 }
