@@ -15,7 +15,7 @@ mod open;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dfs_proto::ids::ClusterId;
 use dfs_proto::world::World;
@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, Outcome};
+use crate::live::watch::Watch;
 use crate::log::{self, Payload};
 use crate::store::{Ground, View};
 use committer::{Committer, Progress, Request};
@@ -112,6 +113,7 @@ impl Applier {
             term: opened.log.term(),
             proposals: proposals.clone(),
             ground: ground.clone(),
+            watch: Arc::default(),
             failure: failure.clone(),
         };
         let checkpoints = checkpoint::Checkpoints {
@@ -128,6 +130,7 @@ impl Applier {
         let committer = Committer {
             log: opened.log,
             ground,
+            watch: handle.watch.clone(),
             low_space_bytes: options.low_space_bytes,
         };
         let commits = committer::run(committer, world.pool.clone(), (queue, progress), failure);
@@ -185,10 +188,16 @@ pub struct Handle {
     term: u64,
     proposals: mpsc::Sender<Request>,
     ground: Arc<Ground>,
+    watch: Arc<OnceLock<Arc<Watch>>>,
     failure: Failure,
 }
 
 impl Handle {
+    /// From now on it hears of every change before that is answered. The first one only counts.
+    pub fn watched_by(&self, watch: &Arc<Watch>) {
+        let _ = self.watch.set(watch.clone());
+    }
+
     /// The cluster of this log.
     #[must_use]
     pub fn cluster(&self) -> ClusterId {

@@ -83,9 +83,11 @@ impl Desk {
         let (cluster, parameters) = cluster;
         let timings = parameters.timings();
         let started = clock.now();
+        let live = Live::new(timings, started);
+        ground.watched_by(&live.watch);
         Desk {
             ground,
-            live: Live::new(timings, started),
+            live,
             clock,
             rng,
             cluster,
@@ -109,12 +111,15 @@ impl Desk {
         i64::try_from(self.clock.wall_ns()).unwrap_or(i64::MAX)
     }
 
-    /// Logs a command and returns what came of it.
+    /// Logs a command and returns what came of it, when other mounts have heard of it.
     ///
     /// # Errors
     /// The state's refusal, or the log's failure.
     pub async fn log(&self, command: Command) -> Result<Reply> {
-        let (_, outcome) = self.ground.propose(&command).await?;
+        let (index, outcome) = self.ground.propose(&command).await?;
+        if command.request.is_some() {
+            self.live.watch.settle(index, &self.clock).await;
+        }
         outcome
     }
 

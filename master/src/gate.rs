@@ -107,7 +107,7 @@ impl Gate {
     /// # Errors
     /// `InvalidArgument`, or the log's failure.
     pub async fn open_session(&self, open: command::OpenClient) -> Result<ClientId> {
-        let host = open.host.clone();
+        let (host, mount) = (open.host.clone(), open.mount);
         match self.desk.propose(open).await? {
             Reply::Client(opened) => {
                 let client = ClientId(opened.client);
@@ -116,6 +116,9 @@ impl Gate {
                     .lock()
                     .clients
                     .learn(client, &host, self.desk.now());
+                if mount {
+                    self.desk.live.watch.begin(client);
+                }
                 Ok(client)
             }
             other => Err(unexpected(&other)),

@@ -207,6 +207,9 @@ async fn recall(desk: &Desk) -> Result<()> {
         }
         for (client, record) in &clients {
             live.clients.learn(*client, &record.host, now);
+            if record.mount {
+                desk.live.watch.begin(*client);
+            }
         }
     }
     steward::load_keys(desk).await

@@ -208,6 +208,7 @@ impl Steward {
     /// The log's failure.
     pub async fn end_client(&self, client: ClientId) -> Result<()> {
         self.desk.propose(EndClient { client: client.0 }).await?;
+        self.desk.live.watch.end(client);
         let mut live = self.desk.live.lock();
         live.clients.forget(client);
         live.grants.end_client(client);

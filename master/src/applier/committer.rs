@@ -1,13 +1,14 @@
 //! The one task that changes anything: gather, log, apply, commit, answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use dfs_proto::{Code, Error, Result};
+use dfs_proto::{ClientId, Code, Error, InodeId, Result};
 use dfs_stdx::blocking::Pool;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Failure;
-use crate::command::{Change, Command, Outcome};
+use crate::command::{Change, Command, Outcome, Reply};
+use crate::live::watch::{Note, Watch};
 use crate::log::{self, Log, Payload};
 use crate::state;
 use crate::store::{self, Ground, Txn};
@@ -58,6 +59,8 @@ impl Progress {
 pub(super) struct Committer {
     pub(super) log: Log,
     pub(super) ground: Arc<Ground>,
+    /// Set before the first call is served.
+    pub(super) watch: Arc<OnceLock<Arc<Watch>>>,
     pub(super) low_space_bytes: u64,
 }
 
@@ -176,16 +179,17 @@ impl Committer {
             return Ok(Vec::new());
         }
         let first = self.log.append(payloads)?;
-        let outcomes = apply(&self.ground, first, payloads)?;
+        let outcomes = apply(&self.ground, first, payloads, self.watch.get())?;
         Ok((first..).zip(outcomes).collect())
     }
 }
 
-/// Applies durable commands that follow each other, as one transaction and one batch.
+/// Applies durable commands that follow each other, as one transaction and one batch. Whoever watches hears of it.
 pub(super) fn apply(
     ground: &Ground,
     first: u64,
     payloads: &[Payload],
+    watch: Option<&Arc<Watch>>,
 ) -> std::result::Result<Vec<Outcome>, Broken> {
     let numbered = (first..).zip(payloads);
     let commands = numbered.map(|(index, payload)| Ok((index, decode(index, payload)?)));
@@ -195,14 +199,50 @@ pub(super) fn apply(
         first,
         "every command is applied once and in order"
     );
+    let watched = watch.map(|watch| (watch, watch.group()));
+    let gather = watched.filter(|(_, group)| group.used).map(|(watch, _)| watch);
+    let mut notes = Vec::new();
     let (batch, outcomes) = ground.read(|view| {
         let mut txn = Txn::new(view);
-        let apply = |(index, command): &(u64, Command)| state::apply(&mut txn, *index, command);
+        let apply = |(index, command): &(u64, Command)| match gather {
+            None => state::apply(&mut txn, *index, command),
+            Some(watch) => {
+                let (outcome, note) = noted(&mut txn, *index, command, watch);
+                notes.push(note);
+                outcome
+            }
+        };
         let outcomes: Vec<Outcome> = commands.iter().map(apply).collect();
         (txn.into_batch(), outcomes)
     })?;
     ground.commit(&batch, first + payloads.len() as u64 - 1)?;
+    if let Some((watch, group)) = watched {
+        watch.publish(group, notes);
+    }
     Ok(outcomes)
+}
+
+/// Applies a command and gathers what others may see of it.
+fn noted(txn: &mut Txn<'_>, index: u64, command: &Command, watch: &Watch) -> (Outcome, Note) {
+    let by = command.request.map(|request| ClientId(request.client));
+    let mut effects = watch.has_others(by).then(Vec::new);
+    let outcome = state::apply_seen(txn, index, command, &mut |before, writes| {
+        if let Some(effects) = &mut effects {
+            *effects = state::effects(before, writes);
+        }
+    });
+    let told = match &outcome {
+        Ok(Reply::Made(made)) => vec![InodeId(made.attributes.inode)],
+        Ok(Reply::Changed(changed)) => vec![InodeId(changed.attributes.inode)],
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    let note = Note {
+        index,
+        by,
+        told,
+        effects,
+    };
+    (outcome, note)
 }
 
 fn decode(index: u64, payload: &Payload) -> std::result::Result<Command, Broken> {

@@ -252,7 +252,7 @@ impl<'a> Replay<'a> {
     fn flush(&mut self) -> std::result::Result<(), Broken> {
         let payloads = std::mem::take(&mut self.payloads);
         if !payloads.is_empty() {
-            apply(self.ground, self.ground.applied() + 1, &payloads)?;
+            apply(self.ground, self.ground.applied() + 1, &payloads, None)?;
         }
         Ok(())
     }

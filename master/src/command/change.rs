@@ -105,6 +105,9 @@ pub struct OpenClient {
     /// Locality label, may be empty.
     #[prost(string, tag = "3")]
     pub host: String,
+    /// It keeps what it was told and has inodes open: it is told of changes, and may hold removed files.
+    #[prost(bool, tag = "4")]
+    pub mount: bool,
 }
 
 /// See [`Change::EndClient`]. An unknown session is not an error.

@@ -56,6 +56,12 @@ impl Clients {
         self.known.contains_key(&client)
     }
 
+    /// True if it was heard of after this.
+    #[must_use]
+    pub fn was_heard_since(&self, client: ClientId, then: Instant) -> bool {
+        self.known.get(&client).is_some_and(|c| c.heard > then)
+    }
+
     /// It has ended.
     pub fn forget(&mut self, client: ClientId) {
         self.known.remove(&client);

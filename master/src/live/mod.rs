@@ -8,6 +8,7 @@ pub mod clients;
 pub mod grants;
 pub mod replicas;
 pub mod servers;
+pub mod watch;
 
 use crate::plan::Session;
 use clients::Clients;
@@ -17,14 +18,17 @@ use dfs_stdx::clock::Instant;
 use grants::Grants;
 use replicas::Replicas;
 use servers::Servers;
-use std::sync::{Mutex, MutexGuard};
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::watch as watch_channel;
+use watch::Watch;
 
 /// All soft facts.
 #[derive(Debug)]
 pub struct Live {
+    /// Who was told about which inode; has a lock of its own.
+    pub watch: Arc<Watch>,
     tables: Mutex<Tables>,
-    changed: watch::Sender<u64>,
+    changed: watch_channel::Sender<u64>,
 }
 
 /// The tables, under the lock.
@@ -45,13 +49,14 @@ impl Live {
     #[must_use]
     pub fn new(timings: Timings, now: Instant) -> Live {
         Live {
+            watch: Arc::new(Watch::new(&timings, now)),
             tables: Mutex::new(Tables {
                 servers: Servers::new(timings, now),
                 replicas: Replicas::default(),
                 grants: Grants::new(timings.grant_lease),
                 clients: Clients::new(timings.client_lease),
             }),
-            changed: watch::Sender::new(0),
+            changed: watch_channel::Sender::new(0),
         }
     }
 
@@ -67,7 +72,7 @@ impl Live {
 
     /// Changes when a session begins, is compared, or ends.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> watch_channel::Receiver<u64> {
         self.changed.subscribe()
     }
 

@@ -5,6 +5,7 @@ mod convert;
 mod namespace;
 mod orders;
 mod sessions;
+mod watch;
 
 use crate::desk::Desk;
 use crate::gate::Gate;
@@ -14,10 +15,11 @@ use dfs_proto::net::{self, Listener};
 use dfs_proto::pb::admin_server::AdminServer;
 use dfs_proto::pb::namespace_server::NamespaceServer;
 use dfs_proto::pb::sessions_server::SessionsServer;
+use dfs_proto::pb::watch_server::WatchServer;
 use dfs_proto::{Code, Error, Result};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
 /// What the services share.
 #[derive(Clone, Debug)]
@@ -28,7 +30,7 @@ pub struct Door {
     /// Where clients reach this master.
     pub(crate) addr: String,
     /// True when the master stops: streams end.
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) stopping: Receiver<bool>,
 }
 
 /// Serves until the master stops.
@@ -46,12 +48,16 @@ pub async fn serve(
     let sessions = SessionsServer::new(sessions::Service(door.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let watch = WatchServer::new(watch::Service(door.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let admin = AdminServer::new(admin::Service(door))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let routes = net::server()
         .add_service(namespace)
         .add_service(sessions)
+        .add_service(watch)
         .add_service(admin);
     net::serve(routes, listener, async move { stopped(&mut stopping).await }).await
 }
@@ -69,6 +75,6 @@ async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T>>) ->
 }
 
 /// Until the master stops; that it was dropped counts too.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
+async fn stopped(stopping: &mut Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }

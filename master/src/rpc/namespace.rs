@@ -1,6 +1,6 @@
 //! What clients ask: sessions, changes, questions.
 
-use super::{Door, Served, convert, within};
+use super::{Door, Served, convert, watch, within};
 use crate::command::{Caller, OpenClient};
 use crate::gate::WRITING_MAX;
 use crate::state::{self, PageRequest};
@@ -27,6 +27,7 @@ impl pb::namespace_server::Namespace for Service {
                 nonce: asked.nonce,
                 name: asked.name,
                 host: asked.host,
+                mount: asked.mount,
             };
             let client = self.0.gate.open_session(open).await?;
             Ok(pb::OpenSessionReply {
@@ -104,6 +105,8 @@ impl Service {
     }
 
     async fn told(&self, client: ClientId, caller: Caller, query: Query) -> Result<Told> {
+        let watchers = self.0.desk.live.watch.clone();
+        watchers.told(client, watch::asked(&query));
         match query {
             Query::Locate(l) => {
                 let located = self
@@ -116,7 +119,11 @@ impl Service {
             other => {
                 self.0
                     .desk
-                    .read(move |read| from_state(read, &caller, other))
+                    .read(move |read| {
+                        let told = from_state(read, &caller, other)?;
+                        watchers.told(client, watch::told(&told));
+                        Ok(told)
+                    })
                     .await?
             }
         }
@@ -124,6 +131,7 @@ impl Service {
 
     async fn resolve(&self, client: ClientId, caller: Caller, r: pb::Resolve) -> Result<Told> {
         let asker = caller.clone();
+        let watchers = self.0.desk.live.watch.clone();
         let resolved = self
             .0
             .desk
@@ -133,7 +141,10 @@ impl Service {
                 } else {
                     InodeId(r.base)
                 };
-                state::resolve(read, &asker, base, &r.path, r.follow)
+                let resolved = state::resolve(read, &asker, base, &r.path, r.follow)?;
+                let inode = InodeId(resolved.attributes.inode);
+                watchers.told(client, resolved.parent.into_iter().chain([inode]));
+                Ok::<_, Error>(resolved)
             })
             .await??;
         let is_file = resolved.attributes.kind == pb::Kind::File as i32;

@@ -5,13 +5,26 @@ use dfs_proto::{ClientId, Code, Error, Result};
 use super::context::Context;
 use super::{attributes, chunks, clients, cluster, files, make, names, rename, servers, xattrs};
 use crate::command::{Caller, Change, Command, Outcome, Reply};
-use crate::store::{Read, Txn};
+use crate::store::{Batch, Read, Txn};
 
 /// Applies the command at `index` of the log. A refused command changes nothing but the results kept for its client.
 ///
 /// # Errors
 /// The refusal: data, the same in every run.
 pub fn apply(txn: &mut Txn<'_>, index: u64, command: &Command) -> Outcome {
+    apply_seen(txn, index, command, &mut |_, _| {})
+}
+
+/// As [`apply`]; `see` is shown the state before an accepted command, and what the command writes.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_seen(
+    txn: &mut Txn<'_>,
+    index: u64,
+    command: &Command,
+    see: &mut dyn FnMut(&dyn Read, &Batch),
+) -> Outcome {
     if let Some(request) = &command.request
         && let Some(answered) = clients::stored_outcome(txn, request)?
     {
@@ -30,6 +43,7 @@ pub fn apply(txn: &mut Txn<'_>, index: u64, command: &Command) -> Outcome {
     );
     let batch = own.into_batch();
     if outcome.is_ok() {
+        see(txn, &batch);
         txn.absorb(batch);
     }
     if let Some(request) = &command.request {

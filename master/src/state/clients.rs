@@ -114,6 +114,7 @@ pub(super) fn open(ctx: &mut Context<'_, '_>, open: &OpenClient) -> Result<Reply
         host: open.host.clone(),
         opened_ns: ctx.now_ns,
         lowest: 1,
+        mount: open.mount,
     };
     tables::save(ctx.txn, keys::client(ClientId(id)), &session);
     ctx.txn.put(keys::nonce(open.nonce), id.to_be_bytes());

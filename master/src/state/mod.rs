@@ -12,6 +12,7 @@ mod chunks;
 mod clients;
 mod cluster;
 mod context;
+mod effects;
 mod entries;
 mod files;
 mod lookup;
@@ -24,10 +25,11 @@ mod tables;
 mod xattrs;
 
 pub use access::{Access, check_access};
-pub use apply::apply;
+pub use apply::{apply, apply_seen};
 pub use check::check;
 pub use clients::{client, client_by_nonce, clients, stored_outcome};
 pub use cluster::signing_keys;
+pub use effects::{Effect, effects};
 pub use lookup::{
     ENTRIES_MAX, Entry, Page, PageRequest, Resolved, SYMLINKS_MAX, get_attributes, lookup, read_directory,
     read_link, resolve,

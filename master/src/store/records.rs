@@ -353,6 +353,9 @@ pub struct Client {
     /// Results below it are forgotten.
     #[prost(uint64, tag = "5")]
     pub lowest: u64,
+    /// It is a mount's.
+    #[prost(bool, tag = "6")]
+    pub mount: bool,
 }
 
 /// A chunkserver.

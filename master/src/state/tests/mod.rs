@@ -45,6 +45,7 @@ impl World {
             nonce: 7,
             name: "test".into(),
             host: String::new(),
+            mount: false,
         });
         world
     }

@@ -547,6 +547,7 @@ fn a_cluster_a_session_and_a_key_have_their_form() {
         nonce: 9,
         name: "x".repeat(256),
         host: String::new(),
+        mount: false,
     };
     assert_eq!(code(world.tries(open)), Code::InvalidArgument);
     assert_eq!(

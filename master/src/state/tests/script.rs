@@ -212,6 +212,7 @@ fn change(world: &World, line: &Line<'_>) -> Change {
             nonce: line.number("nonce").unwrap_or_default(),
             name: line.text("name").into(),
             host: line.text("host").into(),
+            mount: false,
         }
         .into(),
         "end" => EndClient { client: line.first() }.into(),
