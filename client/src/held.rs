@@ -14,7 +14,13 @@ impl Inodes {
     /// A handle on a file whose attributes are known: nobody is asked. What may be done with it is the caller's to judge.
     #[must_use]
     pub fn attach(&self, metadata: &Metadata, options: OpenOptions) -> Handle {
-        Handle::new(&self.core, metadata, self.caller.clone(), options, Gift::default())
+        Handle::new(
+            &self.core,
+            metadata,
+            self.caller.clone(),
+            options,
+            Gift::default(),
+        )
     }
 
     /// As [`Inodes::attach`], with the grant that came to another handle when it created the file.

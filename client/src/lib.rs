@@ -75,5 +75,5 @@ pub use inodes::{Inodes, Make};
 pub use settings::{OpenOptions, Settings};
 pub use stream::File;
 pub use types::*;
-pub use write::Delivery;
 pub use watch::{Watch, WatchControl};
+pub use write::Delivery;

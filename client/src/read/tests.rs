@@ -256,9 +256,9 @@ async fn what_a_power_cut_took_is_an_error_and_no_hole() {
     file.handle().set_len(2000).await.unwrap();
     let handle = file.handle();
     assert!(handle.read_at(0, 1000).await.unwrap() == bytes);
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     assert_eq!(handle.read_at(0, 2000).await.unwrap_err().code, Code::Lost);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "it is final");
+    assert!(begun.elapsed() < Duration::from_secs(1), "it is final");
     assert_eq!(handle.read_at(1400, 10).await.unwrap_err().code, Code::Lost);
     assert!(handle.read_at(1500, 500).await.unwrap() == vec![0; 500]);
 }
