@@ -172,7 +172,7 @@ impl Locations {
     /// This client may write a chunk, and so knows where it is.
     pub(crate) fn granted(&self, grant: &Grant) {
         let extent = Extent {
-            lost_end: 0,
+            lost_end: grant.lost_end,
             offset: grant.file_offset,
             span_bytes: grant.span_bytes,
             capability: grant.capability.clone(),
