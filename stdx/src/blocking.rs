@@ -3,12 +3,20 @@
 //! Jobs start in the order they were given. When the queue is full, [`Pool::run`] waits for room: the caller
 //! slows down, the queue does not grow. A caller that stops waiting does not stop a job that was queued.
 
+use crate::clock::Clock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Jobs that may wait per thread: enough that a thread never idles between two, few enough to notice overload.
 const QUEUED_PER_THREAD_MAX: usize = 16;
+
+/// Brief work that took longer shows that the disk makes callers wait.
+const BRIEF: Duration = Duration::from_millis(5);
+/// After that, brief work goes to the threads so many times before it is tried in place again.
+const DISTRUST: u64 = 64;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -24,6 +32,11 @@ struct Threads {
     jobs: SyncSender<Job>,
     /// One permit for each place in the queue and each thread, so that giving a job never blocks.
     places: Arc<Semaphore>,
+    /// Brief work is being done in place: one at a time, so that a disk that hangs takes one of the runtime's workers.
+    in_place: AtomicBool,
+    /// Brief work goes to the threads as often.
+    distrust: AtomicU64,
+    clock: Clock,
 }
 
 impl Pool {
@@ -47,6 +60,9 @@ impl Pool {
         let threads = Threads {
             jobs,
             places: Arc::new(Semaphore::new(places)),
+            in_place: AtomicBool::new(false),
+            distrust: AtomicU64::new(0),
+            clock: Clock::system(),
         };
         Pool {
             threads: Some(Arc::new(threads)),
@@ -92,6 +108,46 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// As [`Pool::run`], for work that hardly ever waits: a few small writes to the page cache. It is done where it is
+    /// asked for, which saves two changes of thread, unless other such work is being done in place now or the last
+    /// one took long.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
+    pub async fn run_brief<T, F>(&self, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        match &self.threads {
+            Some(threads) if !threads.may_be_in_place() => self.run(work).await,
+            Some(threads) => {
+                let begun = threads.clock.now();
+                let outcome = work();
+                if begun.elapsed() > BRIEF {
+                    threads.distrust.store(DISTRUST, Ordering::Relaxed);
+                }
+                threads.in_place.store(false, Ordering::Release);
+                outcome
+            }
+            None => work(),
+        }
+    }
+}
+
+impl Threads {
+    /// True if the caller may work in place; it says so when it is done.
+    fn may_be_in_place(&self) -> bool {
+        let distrust = self.distrust.load(Ordering::Relaxed);
+        if distrust > 0 {
+            self.distrust.store(distrust - 1, Ordering::Relaxed);
+            return false;
+        }
+        !self.in_place.swap(true, Ordering::Acquire)
+    }
+}
+
 /// A thread's life: one job after another until the last pool is dropped.
 fn work(queue: &Mutex<Receiver<Job>>) {
     loop {
@@ -100,5 +156,42 @@ fn work(queue: &Mutex<Receiver<Job>>) {
             Ok(job) => job(),
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here() -> std::thread::ThreadId {
+        std::thread::current().id()
+    }
+
+    #[tokio::test]
+    async fn brief_work_is_done_in_place_until_it_takes_long() {
+        let pool = Pool::threads("test", 1);
+        assert_eq!(pool.run_brief(here).await, here());
+        assert_ne!(pool.run(here).await, here());
+        let slow = || {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < BRIEF * 2 {
+                std::hint::spin_loop();
+            }
+        };
+        pool.run_brief(slow).await;
+        for _ in 0..DISTRUST {
+            assert_ne!(pool.run_brief(here).await, here());
+        }
+        assert_eq!(pool.run_brief(here).await, here(), "it gets another chance");
+    }
+
+    #[tokio::test]
+    async fn one_piece_of_brief_work_is_done_in_place_at_a_time() {
+        let pool = Pool::threads("test", 1);
+        let inner = pool.clone();
+        let other = pool
+            .run_brief(move || inner.threads.as_ref().map(|t| t.may_be_in_place()))
+            .await;
+        assert_eq!(other, Some(false));
     }
 }
