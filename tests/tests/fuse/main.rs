@@ -105,9 +105,13 @@ fn inside(name: &str, minutes: u64) -> bool {
     let exe = std::env::current_exe().expect("this test's program");
     // The shell is the first process there: it takes in orphans, and its end is the end of all.
     let script = r#""$@" 2>&1 & wait $!"#;
-    let mut child = Command::new("timeout")
-        .arg("--signal=KILL")
+    let dies_with_parent = ["--pdeathsig=KILL", "--"];
+    let mut child = Command::new("setpriv")
+        .args(dies_with_parent)
+        .args(["timeout", "--signal=KILL"])
         .arg(format!("{minutes}m"))
+        .arg("setpriv")
+        .args(dies_with_parent)
         .args(["unshare", "--mount", "--propagation=private", "--pid", "--fork"])
         .args(["--mount-proc", "--kill-child", "sh", "-c", script, "sh"])
         .arg(exe)
@@ -116,7 +120,7 @@ fn inside(name: &str, minutes: u64) -> bool {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("timeout and unshare");
+        .expect("util-linux and coreutils");
     let output = BufReader::new(child.stdout.take().expect("it is a pipe"));
     for line in output.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
