@@ -2,6 +2,7 @@
 //!
 //! Everything two roles must agree on is here, and nothing that only one of them knows.
 
+pub mod calls;
 pub mod capability;
 pub mod checksum;
 pub mod code;

@@ -1,10 +1,12 @@
 //! The network seam: who dials, who listens, and every setting of a connection, in one place.
 //!
-//! The control plane is gRPC over a [`Dial`]; the data plane is frames (see [`crate::frame`]) over the same.
+//! The control plane is gRPC over a [`Dial`], and calls in frames (see [`crate::calls`]) where they are many; the data
+//! plane is frames (see [`crate::frame`]) over the same.
 //! A default tonic channel never comes back after a partition: HTTP/2 keepalive and deadlines are set here.
 
 use crate::limits::MESSAGE_BYTES_MAX;
 use async_trait::async_trait;
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use std::fmt::Debug;
 use std::io;
@@ -161,7 +163,7 @@ fn incoming(listener: Box<dyn Listener>) -> impl futures::Stream<Item = io::Resu
     futures::stream::unfold(listener, |mut listener| async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((Ok(Accepted(stream)), listener)),
+                Ok((stream, _)) => return Some((Ok(Accepted::new(stream, Bytes::new())), listener)),
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -172,7 +174,17 @@ fn incoming(listener: Box<dyn Listener>) -> impl futures::Stream<Item = io::Resu
 }
 
 /// An accepted connection, as tonic wants it.
-struct Accepted(BoxStream);
+pub(crate) struct Accepted {
+    stream: BoxStream,
+    /// What was read of it already.
+    read: Bytes,
+}
+
+impl Accepted {
+    pub(crate) fn new(stream: BoxStream, read: Bytes) -> Accepted {
+        Accepted { stream, read }
+    }
+}
 
 impl Connected for Accepted {
     type ConnectInfo = ();
@@ -185,29 +197,34 @@ impl AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        if !self.read.is_empty() {
+            let count = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 }
 
