@@ -12,6 +12,7 @@ pub(crate) use query::*;
 
 use crate::types::{Caller, Kind, LockAnswer, LockKind, LockRange, Metadata};
 use bytes::Bytes;
+use dfs_proto::calls::{Answer, Ask};
 use dfs_proto::limits::{MESSAGE_BYTES_MAX, Parameters};
 use dfs_proto::{ClientId, Code, Error, InodeId, Result, pb};
 use std::time::Duration;
@@ -23,17 +24,12 @@ pub(crate) type Token = pb::Signed;
 pub(crate) type Changed = pb::MutateReply;
 /// What the master answered to a query.
 pub(crate) type Answered = pb::QueryReply;
-/// The master's front door.
-pub(crate) type NamespaceStub = pb::namespace_client::NamespaceClient<Channel>;
 /// The operator's door.
 pub(crate) type AdminStub = pb::admin_client::AdminClient<Channel>;
 
-/// Stubs over a channel, with this house's limits.
-pub(crate) fn stubs(channel: Channel) -> (NamespaceStub, AdminStub) {
-    (
-        NamespaceStub::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
-        AdminStub::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
-    )
+/// The operator's door over a channel, with this house's limits.
+pub(crate) fn admin_stub(channel: Channel) -> AdminStub {
+    AdminStub::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// An opened client session.
@@ -56,22 +52,29 @@ fn unexpected(what: &str) -> Error {
     Error::new(Code::Internal, format!("the master answered without {what}"))
 }
 
+fn another() -> Error {
+    Error::new(Code::Internal, "the master answered something else than was asked")
+}
+
 fn bytes(of: &[u8]) -> Bytes {
     Bytes::copy_from_slice(of)
 }
 
 // --- sessions ---
 
-pub(crate) fn open_session(nonce: u64, name: &str, host: &str, mount: bool) -> pb::OpenSessionRequest {
-    pb::OpenSessionRequest {
+pub(crate) fn open_session(nonce: u64, name: &str, host: &str, mount: bool) -> Ask {
+    Ask::OpenSession(pb::OpenSessionRequest {
         nonce,
         name: name.to_owned(),
         host: host.to_owned(),
         mount,
-    }
+    })
 }
 
-pub(crate) fn opened(reply: &pb::OpenSessionReply) -> Result<Opened> {
+pub(crate) fn opened(answer: Answer) -> Result<Opened> {
+    let Answer::OpenSession(reply) = answer else {
+        return Err(another());
+    };
     let parameters = reply
         .parameters
         .as_ref()
@@ -87,19 +90,19 @@ pub(crate) fn opened(reply: &pb::OpenSessionReply) -> Result<Opened> {
     })
 }
 
-pub(crate) fn renew(client: ClientId, writing: Vec<u64>) -> pb::RenewRequest {
-    pb::RenewRequest {
+pub(crate) fn renew(client: ClientId, writing: Vec<u64>) -> Ask {
+    Ask::Renew(pb::RenewRequest {
         client: client.0,
         writing,
-    }
+    })
 }
 
-pub(crate) fn close_session(client: ClientId) -> pb::CloseSessionRequest {
-    pb::CloseSessionRequest { client: client.0 }
+pub(crate) fn close_session(client: ClientId) -> Ask {
+    Ask::CloseSession(pb::CloseSessionRequest { client: client.0 })
 }
 
-pub(crate) fn mutate(id: RequestNumber, caller: &Caller, change: Change) -> pb::MutateRequest {
-    pb::MutateRequest {
+pub(crate) fn mutate(id: RequestNumber, caller: &Caller, change: Change) -> Ask {
+    Ask::Mutate(pb::MutateRequest {
         id: Some(pb::RequestId {
             client: id.client.0,
             sequence: id.sequence,
@@ -107,14 +110,28 @@ pub(crate) fn mutate(id: RequestNumber, caller: &Caller, change: Change) -> pb::
         }),
         caller: Some(caller.into()),
         change: Some(change),
+    })
+}
+
+pub(crate) fn changed(answer: Answer) -> Result<Changed> {
+    match answer {
+        Answer::Mutate(reply) => Ok(reply),
+        _ => Err(another()),
     }
 }
 
-pub(crate) fn query(client: ClientId, caller: &Caller, query: Query) -> pb::QueryRequest {
-    pb::QueryRequest {
+pub(crate) fn query(client: ClientId, caller: &Caller, query: Query) -> Ask {
+    Ask::Query(pb::QueryRequest {
         client: client.0,
         caller: Some(caller.into()),
         query: Some(query),
+    })
+}
+
+pub(crate) fn answered(answer: Answer) -> Result<Answered> {
+    match answer {
+        Answer::Query(reply) => Ok(reply),
+        _ => Err(another()),
     }
 }
 

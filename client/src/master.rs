@@ -5,10 +5,11 @@
 //! retry class alone. When the master has forgotten the session, a new one is opened; a change that may already
 //! have been made under the old one ends in an error, unless making it twice does no harm.
 
-use crate::convert::{self, AdminStub, Answered, Change, Changed, NamespaceStub, Opened, Query};
+use crate::convert::{self, AdminStub, Answered, Change, Changed, Opened, Query};
 use crate::session::{Session, Ticket, Writing};
 use crate::settings::Settings;
 use crate::types::{Caller, ChunkState, Node, Status};
+use dfs_proto::calls::Line;
 use dfs_proto::limits::Timings;
 use dfs_proto::net::{Dial, channel};
 use dfs_proto::{Code, Error, InodeId, Result, Retry};
@@ -51,7 +52,7 @@ struct Inner {
 /// The masters, and which of them is asked.
 #[derive(Debug)]
 struct Peers {
-    all: Vec<(String, NamespaceStub, AdminStub)>,
+    all: Vec<(String, Line, AdminStub)>,
     current: usize,
 }
 
@@ -160,10 +161,10 @@ impl Master {
         let mut unsure = false;
         loop {
             let request = convert::mutate(ticket.number(), caller, change.clone());
-            let (addr, mut stub, _) = self.inner.peer();
-            let error = match timeout_at(backoff.deadline(), stub.mutate(request)).await {
-                Ok(Ok(reply)) => return Ok(reply.into_inner()),
-                Ok(Err(status)) => Error::from(status),
+            let (addr, line, _) = self.inner.peer();
+            let error = match timeout_at(backoff.deadline(), line.call(request)).await {
+                Ok(Ok(answer)) => return convert::changed(answer).map_err(|e| (e, true)),
+                Ok(Err(error)) => error,
                 Err(_) => return Err((late(&format!("{addr} did not answer")), true)),
             };
             match error.retry() {
@@ -201,10 +202,10 @@ impl Master {
                 session.opened.client
             };
             let request = convert::query(client, caller, query.clone());
-            let (addr, mut stub, _) = self.inner.peer();
-            let error = match timeout_at(deadline, stub.query(request)).await {
-                Ok(Ok(reply)) => return Ok(reply.into_inner()),
-                Ok(Err(status)) => Error::from(status),
+            let (addr, line, _) = self.inner.peer();
+            let error = match timeout_at(deadline, line.call(request)).await {
+                Ok(Ok(answer)) => return convert::answered(answer),
+                Ok(Err(error)) => error,
                 Err(_) => return Err(late(&format!("{addr} did not answer"))),
             };
             if error.code == Code::SessionExpired && !session.has_ended() {
@@ -261,15 +262,11 @@ impl Master {
     pub(crate) async fn disconnect(&self) -> Result<()> {
         let session = self.inner.session();
         session.end();
-        let (_, mut stub, _) = self.inner.peer();
+        let (_, line, _) = self.inner.peer();
         let deadline = self.inner.clock.now() + Duration::from_secs(2).min(self.inner.call_deadline);
-        match timeout_at(
-            deadline,
-            stub.close_session(convert::close_session(session.opened.client)),
-        )
-        .await
-        {
-            Ok(reply) => reply.map(drop).map_err(Error::from),
+        let request = convert::close_session(session.opened.client);
+        match timeout_at(deadline, line.call(request)).await {
+            Ok(answer) => answer.map(drop),
             Err(_) => Err(late("the master did not answer")),
         }
     }
@@ -285,8 +282,9 @@ fn late(why: &str) -> Error {
 
 impl Peers {
     fn add(&mut self, dial: &Arc<dyn Dial>, addr: &str) {
-        let (namespace, admin) = convert::stubs(channel(dial.clone(), addr, None));
-        self.all.push((addr.to_owned(), namespace, admin));
+        let admin = convert::admin_stub(channel(dial.clone(), addr, None));
+        self.all
+            .push((addr.to_owned(), Line::new(dial.clone(), addr), admin));
     }
 
     /// Chooses whom to ask after this error: the leader it names, or the next one if this one cannot be reached.
@@ -317,12 +315,12 @@ impl Peers {
 }
 
 async fn open(peers: &mut Peers, nonce: u64, settings: &Settings, deadline: Instant) -> Result<Opened> {
-    let (_, stub, _) = &mut peers.all[peers.current];
+    let (_, line, _) = &peers.all[peers.current];
     let request = convert::open_session(nonce, &settings.name, &settings.host, settings.mount);
-    let reply = timeout_at(deadline, stub.open_session(request))
+    let answer = timeout_at(deadline, line.call(request))
         .await
         .map_err(|_| late("no answer"))??;
-    convert::opened(&reply.into_inner())
+    convert::opened(answer)
 }
 
 impl Inner {
@@ -330,7 +328,7 @@ impl Inner {
         self.session.lock().expect("no panic while held").clone()
     }
 
-    fn peer(&self) -> (String, NamespaceStub, AdminStub) {
+    fn peer(&self) -> (String, Line, AdminStub) {
         let peers = self.peers.lock().expect("no panic while held");
         peers.all[peers.current].clone()
     }
@@ -375,11 +373,11 @@ impl Inner {
         let nonce = self.rng.u64() | 1;
         let mut backoff = Backoff::new(self.rng.clone(), BACKOFF_FIRST, BACKOFF_CAP, deadline);
         loop {
-            let (addr, mut stub, _) = self.peer();
+            let (addr, line, _) = self.peer();
             let request = convert::open_session(nonce, &self.name, &self.host, self.mount);
-            match timeout_at(deadline, stub.open_session(request)).await {
-                Ok(Ok(reply)) => return convert::opened(&reply.into_inner()),
-                Ok(Err(status)) => self.after(&addr, status.into(), &mut backoff).await?,
+            match timeout_at(deadline, line.call(request)).await {
+                Ok(Ok(answer)) => return convert::opened(answer),
+                Ok(Err(error)) => self.after(&addr, error, &mut backoff).await?,
                 Err(_) => return Err(late(&format!("{addr} did not answer"))),
             }
         }
@@ -400,12 +398,11 @@ async fn keep_alive(inner: Weak<Inner>, every: Duration) {
         let Ok(session) = inner.live_session(deadline).await else {
             continue;
         };
-        let (addr, mut stub, _) = inner.peer();
+        let (addr, line, _) = inner.peer();
         let request = convert::renew(session.opened.client, writing);
-        let error = match timeout_at(deadline, stub.renew(request)).await {
-            Ok(Ok(_)) => continue,
-            Ok(Err(status)) => Error::from(status),
-            Err(_) => continue,
+        let error = match timeout_at(deadline, line.call(request)).await {
+            Ok(Ok(_)) | Err(_) => continue,
+            Ok(Err(error)) => error,
         };
         if error.code == Code::SessionExpired {
             session.end();

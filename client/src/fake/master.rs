@@ -1,20 +1,28 @@
 //! A fake master: one map of names, chunks placed on the first members that live.
 
 use super::{CHUNK_BYTES, Chunk, Cluster, Inode, MASTER, State, server};
+use dfs_proto::calls::{Answer as Said, Ask, PREAMBLE, Service, serve};
 use dfs_proto::capability::{Capability, Key, Member, Operations};
 use dfs_proto::net::Listen as _;
 use dfs_proto::{ChunkHandle, Code, Error, NodeId, Result, Version, pb};
 use pb::mutate_reply::Result as Changed;
 use pb::mutate_request::Change;
-use pb::namespace_server::{Namespace, NamespaceServer};
 use pb::query_reply::Result as Answer;
 use pb::query_request::Query;
-use tonic::{Request, Response, Status};
+use tokio::io::AsyncReadExt as _;
+use tokio_util::sync::CancellationToken;
 
 pub(super) async fn serve(cluster: &Cluster) {
-    let door = cluster.net.listen(MASTER).await.unwrap();
-    let routes = dfs_proto::net::server().add_service(NamespaceServer::new(cluster.clone()));
-    tokio::spawn(dfs_proto::net::serve(routes, door, std::future::pending()));
+    let mut door = cluster.net.listen(MASTER).await.unwrap();
+    let cluster = cluster.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = door.accept().await {
+            let mut preamble = [0; PREAMBLE.len()];
+            stream.read_exact(&mut preamble).await.unwrap();
+            assert_eq!(preamble, *PREAMBLE);
+            tokio::spawn(serve::serve(cluster.clone(), stream, CancellationToken::new()));
+        }
+    });
 }
 
 impl Cluster {
@@ -348,49 +356,44 @@ fn attributes(state: &State, inode: u64) -> pb::Attributes {
     }
 }
 
-#[tonic::async_trait]
-impl Namespace for Cluster {
-    async fn open_session(
-        &self,
-        _: Request<pb::OpenSessionRequest>,
-    ) -> std::result::Result<Response<pb::OpenSessionReply>, Status> {
-        let parameters = Some(pb::Parameters::from(self.parameters()));
-        Ok(Response::new(pb::OpenSessionReply {
-            client: self.state().session,
-            lease_ms: 3_000,
-            parameters,
-        }))
+impl Service for Cluster {
+    async fn call(&self, ask: Ask) -> Result<Said> {
+        match ask {
+            Ask::OpenSession(_) => {
+                let parameters = Some(pb::Parameters::from(self.parameters()));
+                Ok(Said::OpenSession(pb::OpenSessionReply {
+                    client: self.state().session,
+                    lease_ms: 3_000,
+                    parameters,
+                }))
+            }
+            Ask::CloseSession(_) => Ok(Said::CloseSession(pb::CloseSessionReply {})),
+            Ask::Renew(request) => {
+                self.require_session(request.client)?;
+                self.state().renewed = request.client;
+                Ok(Said::Renew(pb::RenewReply {}))
+            }
+            Ask::Mutate(request) => self.mutate(request).map(Said::Mutate),
+            Ask::Query(request) => {
+                self.require_session(request.client)?;
+                let mut state = self.state();
+                let result = Some(self.question(&mut state, request.query.unwrap())?);
+                Ok(Said::Query(pb::QueryReply { result }))
+            }
+            Ask::Ping(_) => unreachable!("answered by the connection"),
+        }
     }
+}
 
-    async fn close_session(
-        &self,
-        _: Request<pb::CloseSessionRequest>,
-    ) -> std::result::Result<Response<pb::CloseSessionReply>, Status> {
-        Ok(Response::new(pb::CloseSessionReply {}))
-    }
-
-    async fn renew(
-        &self,
-        request: Request<pb::RenewRequest>,
-    ) -> std::result::Result<Response<pb::RenewReply>, Status> {
-        let client = request.get_ref().client;
-        self.require_session(client)?;
-        self.state().renewed = client;
-        Ok(Response::new(pb::RenewReply {}))
-    }
-
-    async fn mutate(
-        &self,
-        request: Request<pb::MutateRequest>,
-    ) -> std::result::Result<Response<pb::MutateReply>, Status> {
-        let request = request.into_inner();
+impl Cluster {
+    fn mutate(&self, request: pb::MutateRequest) -> Result<pb::MutateReply> {
         let id = request.id.unwrap();
         self.require_session(id.client)?;
         let mut state = self.state();
         assert!(id.lowest_unanswered <= id.sequence);
         let key = (id.client, id.sequence);
         if let Some(known) = state.answered.get(&key) {
-            return Ok(Response::new(known.clone()));
+            return Ok(known.clone());
         }
         let result = Some(self.change(&mut state, request.change.unwrap())?);
         let reply = pb::MutateReply {
@@ -400,19 +403,8 @@ impl Namespace for Cluster {
         state.answered.insert(key, reply.clone());
         if state.lose_replies > 0 {
             state.lose_replies -= 1;
-            return Err(Status::unavailable("the reply was lost"));
+            return Err(Error::new(Code::Unavailable, "the reply was lost"));
         }
-        Ok(Response::new(reply))
-    }
-
-    async fn query(
-        &self,
-        request: Request<pb::QueryRequest>,
-    ) -> std::result::Result<Response<pb::QueryReply>, Status> {
-        let request = request.into_inner();
-        self.require_session(request.client)?;
-        let mut state = self.state();
-        let result = Some(self.question(&mut state, request.query.unwrap())?);
-        Ok(Response::new(pb::QueryReply { result }))
+        Ok(reply)
     }
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod convert;
+mod doors;
 mod namespace;
 mod orders;
 mod sessions;
@@ -10,6 +11,7 @@ mod watch;
 use crate::desk::Desk;
 use crate::gate::Gate;
 use crate::steward::Steward;
+use dfs_proto::calls;
 use dfs_proto::limits::MESSAGE_BYTES_MAX;
 use dfs_proto::net::{self, Listener};
 use dfs_proto::pb::admin_server::AdminServer;
@@ -42,7 +44,8 @@ pub async fn serve(
     listener: Box<dyn Listener>,
 ) -> std::result::Result<(), tonic::transport::Error> {
     let mut stopping = door.stopping.clone();
-    let namespace = NamespaceServer::new(namespace::Service(door.clone()))
+    let service = namespace::Service(door.clone());
+    let namespace = NamespaceServer::new(service.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let sessions = SessionsServer::new(sessions::Service(door.clone()))
@@ -59,7 +62,7 @@ pub async fn serve(
         .add_service(sessions)
         .add_service(watch)
         .add_service(admin);
-    net::serve(routes, listener, async move { stopped(&mut stopping).await }).await
+    calls::port::serve_both(routes, service, listener, async move { stopped(&mut stopping).await }).await
 }
 
 /// A call's reply, or its typed error in a status.
@@ -67,11 +70,14 @@ type Served<T> = std::result::Result<tonic::Response<T>, tonic::Status>;
 
 /// Runs a call within its deadline.
 async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T>>) -> Served<T> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(Ok(reply)) => Ok(tonic::Response::new(reply)),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Error::new(Code::TimedOut, "the call took longer than its deadline").into()),
-    }
+    Ok(tonic::Response::new(timely(deadline, call).await?))
+}
+
+/// Bounds a call by its deadline.
+async fn timely<T>(deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(deadline, call)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(Code::TimedOut, "the call took longer than its deadline")))
 }
 
 /// Until the master stops; that it was dropped counts too.

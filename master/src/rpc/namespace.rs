@@ -1,6 +1,6 @@
-//! What clients ask: sessions, changes, questions.
+//! What clients ask: sessions, changes, questions. The doors they come in by are in doors.rs.
 
-use super::{Door, Served, convert, watch, within};
+use super::{Door, convert, watch};
 use crate::command::{Caller, OpenClient};
 use crate::gate::WRITING_MAX;
 use crate::state::{self, PageRequest};
@@ -9,97 +9,73 @@ use dfs_proto::capability::Operations;
 use dfs_proto::{ClientId, Code, Error, InodeId, Result, Version, pb};
 use pb::query_reply::Result as Told;
 use pb::query_request::Query;
-use tonic::{Request, Response};
 
 /// The service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Service(pub(super) Door);
 
-#[tonic::async_trait]
-impl pb::namespace_server::Namespace for Service {
-    async fn open_session(&self, request: Request<pb::OpenSessionRequest>) -> Served<pb::OpenSessionReply> {
-        let asked = request.into_inner();
-        let call = async move {
-            if asked.nonce == 0 {
-                return Err(convert::invalid("a session's nonce is random and not 0"));
-            }
-            let open = OpenClient {
-                nonce: asked.nonce,
-                name: asked.name,
-                host: asked.host,
-                mount: asked.mount,
-            };
-            let client = self.0.gate.open_session(open).await?;
-            Ok(pb::OpenSessionReply {
-                client: client.0,
-                lease_ms: u32::try_from(self.0.desk.timings.client_lease.as_millis()).unwrap_or(u32::MAX),
-                parameters: Some(self.parameters()),
-            })
+impl Service {
+    pub(super) async fn open_session(&self, asked: pb::OpenSessionRequest) -> Result<pb::OpenSessionReply> {
+        if asked.nonce == 0 {
+            return Err(convert::invalid("a session's nonce is random and not 0"));
+        }
+        let open = OpenClient {
+            nonce: asked.nonce,
+            name: asked.name,
+            host: asked.host,
+            mount: asked.mount,
         };
-        within(self.0.desk.timings.call_deadline, call).await
+        let client = self.0.gate.open_session(open).await?;
+        Ok(pb::OpenSessionReply {
+            client: client.0,
+            lease_ms: u32::try_from(self.0.desk.timings.client_lease.as_millis()).unwrap_or(u32::MAX),
+            parameters: Some(self.parameters()),
+        })
     }
 
-    async fn close_session(
+    pub(super) async fn close_session(
         &self,
-        request: Request<pb::CloseSessionRequest>,
-    ) -> Served<pb::CloseSessionReply> {
-        let client = ClientId(request.into_inner().client);
-        let call = async move {
-            self.0
-                .gate
-                .close_session(client)
-                .await
-                .map(|()| pb::CloseSessionReply {})
-        };
-        within(self.0.desk.timings.call_deadline, call).await
+        asked: pb::CloseSessionRequest,
+    ) -> Result<pb::CloseSessionReply> {
+        self.0.gate.close_session(ClientId(asked.client)).await?;
+        Ok(pb::CloseSessionReply {})
     }
 
-    async fn renew(&self, request: Request<pb::RenewRequest>) -> Served<pb::RenewReply> {
-        let asked = request.into_inner();
+    pub(super) fn renew(&self, asked: &pb::RenewRequest) -> Result<pb::RenewReply> {
         if asked.writing.len() > WRITING_MAX {
-            return Err(convert::invalid("too many chunks in one renewal").into());
+            return Err(convert::invalid("too many chunks in one renewal"));
         }
         self.0.gate.renew(ClientId(asked.client), &asked.writing)?;
-        Ok(Response::new(pb::RenewReply {}))
+        Ok(pb::RenewReply {})
     }
 
-    async fn mutate(&self, request: Request<pb::MutateRequest>) -> Served<pb::MutateReply> {
-        let asked = request.into_inner();
+    pub(super) async fn mutate(&self, asked: pb::MutateRequest) -> Result<pb::MutateReply> {
         let desk = &self.0.desk;
-        let call = async move {
-            let (id, caller) = (convert::request_id(asked.id)?, convert::caller(asked.caller)?);
-            let answer = self
-                .0
-                .gate
-                .mutate(id, caller, convert::ask(asked.change)?)
-                .await?;
-            Ok(convert::answer(
-                &answer,
-                &desk.signing_key(),
-                desk.timings.grant_lease,
-            ))
-        };
-        within(desk.timings.call_deadline, call).await
+        let (id, caller) = (convert::request_id(asked.id)?, convert::caller(asked.caller)?);
+        let answer = self
+            .0
+            .gate
+            .mutate(id, caller, convert::ask(asked.change)?)
+            .await?;
+        Ok(convert::answer(
+            &answer,
+            &desk.signing_key(),
+            desk.timings.grant_lease,
+        ))
     }
 
-    async fn query(&self, request: Request<pb::QueryRequest>) -> Served<pb::QueryReply> {
-        let asked = request.into_inner();
-        let call = async move {
-            if asked.client != 0 {
-                self.0.gate.heard(ClientId(asked.client))?;
-            }
-            let caller = convert::caller(asked.caller)?;
-            let query = asked
-                .query
-                .ok_or_else(|| convert::invalid("nothing is asked, or something unknown"))?;
-            let told = self.told(ClientId(asked.client), caller, query).await?;
-            Ok(pb::QueryReply { result: Some(told) })
-        };
-        within(self.0.desk.timings.call_deadline, call).await
+    pub(super) async fn query(&self, asked: pb::QueryRequest) -> Result<pb::QueryReply> {
+        if asked.client != 0 {
+            self.0.gate.heard(ClientId(asked.client))?;
+        }
+        let caller = convert::caller(asked.caller)?;
+        let query = asked
+            .query
+            .ok_or_else(|| convert::invalid("nothing is asked, or something unknown"))?;
+        let told = self.told(ClientId(asked.client), caller, query).await?;
+        Ok(pb::QueryReply { result: Some(told) })
     }
-}
 
-impl Service {
     fn parameters(&self) -> pb::Parameters {
         super::admin::parameters(&self.0.desk)
     }

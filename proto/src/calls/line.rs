@@ -225,6 +225,7 @@ async fn receive(reader: FramesReader<ReadHalf<BoxStream>>, calls: Arc<Calls>, o
         Err(error) => error.to_string(),
     };
     calls.fail(&why);
+    outbox.close();
 }
 
 async fn listen(

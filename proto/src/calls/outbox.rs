@@ -115,6 +115,11 @@ impl Outbox {
         self.queued() > QUEUED_BYTES_MAX
     }
 
+    /// Lets go of the connection: nothing can be sent any more.
+    pub fn close(&self) {
+        self.shared.fail(io::ErrorKind::BrokenPipe);
+    }
+
     /// Why nothing can be sent any more.
     #[must_use]
     pub fn broken(&self) -> Option<io::ErrorKind> {
@@ -183,6 +188,9 @@ impl Shared {
             return Some((to, bytes));
         }
         state.writing = 0;
+        if state.broken.is_some() {
+            return None;
+        }
         state.idle = Some(to);
         if !wrote_much {
             state.queue = spare;
@@ -197,6 +205,7 @@ impl Shared {
         state.broken.get_or_insert(kind);
         state.writing = 0;
         state.queue = BytesMut::new();
+        state.idle = None;
         drop(state);
         self.moved.notify_waiters();
     }
