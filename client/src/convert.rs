@@ -53,7 +53,10 @@ fn unexpected(what: &str) -> Error {
 }
 
 fn another() -> Error {
-    Error::new(Code::Internal, "the master answered something else than was asked")
+    Error::new(
+        Code::Internal,
+        "the master answered something else than was asked",
+    )
 }
 
 fn bytes(of: &[u8]) -> Bytes {

@@ -62,7 +62,13 @@ pub async fn serve(
         .add_service(sessions)
         .add_service(watch)
         .add_service(admin);
-    calls::port::serve_both(routes, service, listener, async move { stopped(&mut stopping).await }).await
+    calls::port::serve_both(
+        routes,
+        service,
+        listener,
+        async move { stopped(&mut stopping).await },
+    )
+    .await
 }
 
 /// A call's reply, or its typed error in a status.
@@ -75,9 +81,12 @@ async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T>>) ->
 
 /// Bounds a call by its deadline.
 async fn timely<T>(deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(deadline, call)
-        .await
-        .unwrap_or_else(|_| Err(Error::new(Code::TimedOut, "the call took longer than its deadline")))
+    tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
+        Err(Error::new(
+            Code::TimedOut,
+            "the call took longer than its deadline",
+        ))
+    })
 }
 
 /// Until the master stops; that it was dropped counts too.

@@ -1,8 +1,8 @@
 //! The asking end: one connection to one master, opened when first used and again after every failure.
 
 use super::{
-    ANSWER_BYTES_MAX, Answer, Ask, CALLS_MAX, FramesReader, Outbox, PING_DEADLINE, PREAMBLE, REQUEST_BYTES_MAX,
-    SILENCE_MAX,
+    ANSWER_BYTES_MAX, Answer, Ask, CALLS_MAX, FramesReader, Outbox, PING_DEADLINE, PREAMBLE,
+    REQUEST_BYTES_MAX, SILENCE_MAX,
 };
 use crate::net::{BoxStream, DIAL_DEADLINE, Dial};
 use crate::{Code, Error, Result, pb};
@@ -145,7 +145,10 @@ impl Calls {
         let answer = match (message.error, message.body) {
             (Some(error), _) => Err(error.into()),
             (None, Some(body)) => Ok(body),
-            (None, None) => Err(Error::new(Code::Internal, "the master answered nothing, or something unknown")),
+            (None, None) => Err(Error::new(
+                Code::Internal,
+                "the master answered nothing, or something unknown",
+            )),
         };
         // A caller that has gone away needs no answer.
         let _ = waiter.send(answer);
@@ -183,7 +186,11 @@ impl Connection {
     }
 
     async fn call(&self, ask: Ask) -> Result<Answer> {
-        let _place = self.places.acquire().await.expect("the semaphore is never closed");
+        let _place = self
+            .places
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         if self.outbox.is_full() {
             self.outbox.room().await;
         }
@@ -198,7 +205,10 @@ impl Connection {
             waiting.waiters.insert(id, waiter);
             id
         };
-        let _given = Given { calls: &self.calls, id };
+        let _given = Given {
+            calls: &self.calls,
+            id,
+        };
         self.send(pb::ToMaster { id, body: Some(ask) })?;
         answer
             .await
@@ -207,7 +217,10 @@ impl Connection {
 
     fn send(&self, message: pb::ToMaster) -> Result<()> {
         if message.encoded_len() > REQUEST_BYTES_MAX {
-            return Err(Error::new(Code::InvalidArgument, "the request does not fit a message"));
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "the request does not fit a message",
+            ));
         }
         self.outbox.push(&message).map_err(|error| {
             self.calls.fail(&error);
@@ -262,7 +275,10 @@ async fn listen(
 fn wake(mut silence: std::pin::Pin<&mut Sleep>, due: Option<Instant>, outbox: &Outbox) -> io::Result<bool> {
     let now = Instant::now();
     match due {
-        None => Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer any more")),
+        None => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it does not answer any more",
+        )),
         Some(due) if due > now => {
             silence.as_mut().reset(due);
             Ok(false)

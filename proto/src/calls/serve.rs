@@ -3,9 +3,7 @@
 //! One task reads, works and answers. What can be answered without waiting is answered in place, as it is read; a call
 //! that waits goes on beside the others. Answers that become ready together leave in one write.
 
-use super::{
-    ANSWER_BYTES_MAX, CALLER_SILENCE_MAX, CALLS_MAX, FramesReader, Outbox, REQUEST_BYTES_MAX,
-};
+use super::{ANSWER_BYTES_MAX, CALLER_SILENCE_MAX, CALLS_MAX, FramesReader, Outbox, REQUEST_BYTES_MAX};
 use crate::net::BoxStream;
 use crate::{Code, Error, Result, pb};
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -144,7 +142,10 @@ impl<S: Service> Connection<S> {
             Err(error) => failed(id, error),
         };
         if message.encoded_len() > ANSWER_BYTES_MAX {
-            message = failed(id, Error::new(Code::TooLarge, "the answer does not fit a message"));
+            message = failed(
+                id,
+                Error::new(Code::TooLarge, "the answer does not fit a message"),
+            );
         }
         self.outbox.push(&message)
     }

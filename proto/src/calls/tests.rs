@@ -78,7 +78,10 @@ fn answered(answer: Result<Answer>) -> usize {
 }
 
 fn framed(message: &pb::ToMaster) -> Vec<u8> {
-    let mut bytes = u32::try_from(message.encoded_len()).unwrap().to_le_bytes().to_vec();
+    let mut bytes = u32::try_from(message.encoded_len())
+        .unwrap()
+        .to_le_bytes()
+        .to_vec();
     message.encode(&mut bytes).unwrap();
     bytes
 }
@@ -103,7 +106,12 @@ impl Pipes {
     }
 
     /// A server at the other end of the next pipe.
-    fn serve(&self, echo: &Echo, bytes: usize, stop: &CancellationToken) -> tokio::task::JoinHandle<io::Result<()>> {
+    fn serve(
+        &self,
+        echo: &Echo,
+        bytes: usize,
+        stop: &CancellationToken,
+    ) -> tokio::task::JoinHandle<io::Result<()>> {
         let (mut stream, echo, stop) = (self.lay(bytes), echo.clone(), stop.clone());
         tokio::spawn(async move {
             let mut preamble = [0; 8];
@@ -131,7 +139,10 @@ async fn answers_overtake_a_call_that_waits() {
         assert_eq!(answered(line.call(query(bytes)).await), bytes as usize);
     }
     assert_eq!(
-        line.call(Ask::Renew(pb::RenewRequest::default())).await.unwrap_err().code,
+        line.call(Ask::Renew(pb::RenewRequest::default()))
+            .await
+            .unwrap_err()
+            .code,
         Code::SessionExpired
     );
     assert!(!slow.is_finished());
@@ -185,13 +196,23 @@ async fn a_lost_connection_fails_its_calls_and_the_next_one_dials_again() {
 
 #[tokio::test]
 async fn nobody_there_is_unavailable() {
-    assert_eq!(Pipes::default().line().call(change()).await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(
+        Pipes::default().line().call(change()).await.unwrap_err().code,
+        Code::Unavailable
+    );
 }
 
 #[tokio::test]
 async fn a_server_that_sends_nonsense_is_left() {
-    let unanswered = pb::FromMaster { id: 99, error: None, body: None };
-    let mut stray = u32::try_from(unanswered.encoded_len()).unwrap().to_le_bytes().to_vec();
+    let unanswered = pb::FromMaster {
+        id: 99,
+        error: None,
+        body: None,
+    };
+    let mut stray = u32::try_from(unanswered.encoded_len())
+        .unwrap()
+        .to_le_bytes()
+        .to_vec();
     unanswered.encode(&mut stray).unwrap();
     for (nonsense, code) in [
         (vec![255; 4], Code::Unavailable),                          // over the limit
@@ -245,7 +266,10 @@ async fn a_silent_server_is_asked_for_a_sign_of_life_and_then_left() {
     assert_eq!(begun.elapsed().as_secs(), (SILENCE_MAX + PING_DEADLINE).as_secs());
     let mut all = Vec::new();
     silent.read_to_end(&mut all).await.unwrap();
-    let ping = framed(&pb::ToMaster { id: 0, body: Some(Ask::Ping(pb::Ping {})) });
+    let ping = framed(&pb::ToMaster {
+        id: 0,
+        body: Some(Ask::Ping(pb::Ping {})),
+    });
     assert!(all.ends_with(&ping));
 }
 
@@ -276,7 +300,10 @@ async fn a_caller_that_goes_away_takes_its_calls_along() {
     let (pipes, echo) = (Pipes::default(), Echo::new());
     let served = pipes.serve(&echo, 4_096, &CancellationToken::new());
     let mut caller = pipes.dial("").await.unwrap();
-    let ask = framed(&pb::ToMaster { id: 1, body: Some(change()) });
+    let ask = framed(&pb::ToMaster {
+        id: 1,
+        body: Some(change()),
+    });
     caller.write_all(&[PREAMBLE, &ask[..]].concat()).await.unwrap();
     drop(caller);
     served.await.unwrap().unwrap();
@@ -289,7 +316,10 @@ async fn a_caller_that_sends_nonsense_is_left() {
         let pipes = Pipes::default();
         let served = pipes.serve(&Echo::new(), 4_096, &CancellationToken::new());
         let mut caller = pipes.dial("").await.unwrap();
-        caller.write_all(&[PREAMBLE, &nonsense[..]].concat()).await.unwrap();
+        caller
+            .write_all(&[PREAMBLE, &nonsense[..]].concat())
+            .await
+            .unwrap();
         caller.shutdown().await.unwrap();
         assert!(served.await.unwrap().is_err());
     }
@@ -300,7 +330,13 @@ async fn a_call_without_a_question_is_refused_and_the_connection_goes_on() {
     let pipes = Pipes::default();
     pipes.serve(&Echo::new(), 4_096, &CancellationToken::new());
     let mut caller = pipes.dial("").await.unwrap();
-    let asks = [framed(&pb::ToMaster { id: 5, body: None }), framed(&pb::ToMaster { id: 6, body: Some(query(2)) })];
+    let asks = [
+        framed(&pb::ToMaster { id: 5, body: None }),
+        framed(&pb::ToMaster {
+            id: 6,
+            body: Some(query(2)),
+        }),
+    ];
     // Byte by byte: frames are put together from any pieces.
     for byte in [&PREAMBLE[..], &asks.concat()].concat() {
         caller.write_all(&[byte]).await.unwrap();
@@ -314,7 +350,10 @@ async fn a_call_without_a_question_is_refused_and_the_connection_goes_on() {
             None => assert!(reader.more().await.unwrap()),
         }
     }
-    assert_eq!(answers[0].error.as_ref().unwrap().code, Code::InvalidArgument as u32);
+    assert_eq!(
+        answers[0].error.as_ref().unwrap().code,
+        Code::InvalidArgument as u32
+    );
     assert_eq!((answers[1].id, answers[1].error.is_none()), (6, true));
 }
 
@@ -342,7 +381,10 @@ async fn frames_of_many_senders_stay_whole_on_a_narrow_connection() {
     let outbox = Outbox::new(writer, b"");
     let mut expected = BytesMut::new();
     for id in 1..200 {
-        let message = pb::ToMaster { id, body: Some(query(id)) };
+        let message = pb::ToMaster {
+            id,
+            body: Some(query(id)),
+        };
         expected.extend_from_slice(&framed(&message));
         outbox.push(&message).unwrap();
         outbox.flush();
@@ -409,7 +451,12 @@ mod one_port {
         let addr = listener.local_addr();
         let (echo, stop) = (Echo::new(), CancellationToken::new());
         let routes = server().add_service(NamespaceServer::new(echo.clone()));
-        let served = tokio::spawn(port::serve_both(routes, echo, listener, stop.clone().cancelled_owned()));
+        let served = tokio::spawn(port::serve_both(
+            routes,
+            echo,
+            listener,
+            stop.clone().cancelled_owned(),
+        ));
         let mut garbage = Vec::new();
         for bytes in [&b"garbage, and more of it"[..], b"x", b""] {
             let mut stream = Tcp.dial(&addr).await.unwrap();
@@ -421,7 +468,11 @@ mod one_port {
         let mut stub = NamespaceClient::new(channel(Arc::new(Tcp), &addr, Some(Duration::from_secs(5))));
         stub.query(pb::QueryRequest::default()).await.unwrap();
         // Garbage is closed by its server; the others go on.
-        garbage[0].read_to_end(&mut Vec::new()).await.map(drop).unwrap_or(());
+        garbage[0]
+            .read_to_end(&mut Vec::new())
+            .await
+            .map(drop)
+            .unwrap_or(());
         assert_eq!(answered(line.call(query(9)).await), 9);
         stop.cancel();
         served.await.unwrap().unwrap();
