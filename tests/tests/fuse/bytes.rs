@@ -75,7 +75,9 @@ impl Cells {
             let generation = match found.next().map(|bytes| read_cell(number, place, bytes)) {
                 None | Some(Seen::Zeros) => 0,
                 Some(Seen::Generation(generation)) => generation,
-                Some(Seen::Foreign) => bail!("file {number} cell {at}: foreign bytes instead of {cell:?}"),
+                Some(seen @ (Seen::Foreign | Seen::Lost)) => {
+                    bail!("file {number} cell {at}: {seen:?} instead of {cell:?}")
+                }
             };
             ensure!(
                 generation == cell.acknowledged || cell.since.contains(&generation),
