@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod exit;
+mod helper;
 mod output;
 mod path;
 mod settings;
@@ -17,7 +18,7 @@ use std::cell::OnceCell;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match Args::try_parse() {
+    match Args::try_parse_from(helper::arguments(std::env::args_os())) {
         Ok(args) => run(args).into(),
         Err(error) => refuse(&error).into(),
     }

@@ -19,6 +19,8 @@ mod ls;
 mod man;
 mod master;
 mod mkdir;
+mod mount;
+mod mount_stats;
 mod mv;
 mod node;
 mod nodes;
@@ -32,6 +34,7 @@ mod touch;
 mod transfer;
 mod tree;
 mod truncate;
+mod umount;
 mod up;
 mod wait;
 mod walk;
@@ -149,6 +152,12 @@ commands! {
     Master => master, "master", large;
     /// Run a chunkserver
     Chunkserver => chunkserver, "chunkserver", large;
+    /// Mount the file system
+    Mount => mount, "mount", large;
+    /// Unmount it
+    Umount => umount, "umount", small;
+    /// Show what a mount has done and how long it took
+    MountStats => mount_stats, "mount-stats", small;
     /// Copy local files into dfs
     Put => put, "put", large;
     /// Copy files out of dfs

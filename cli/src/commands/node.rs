@@ -1,4 +1,4 @@
-//! What `dfs master` and `dfs chunkserver` share: their log, their parent, their end.
+//! What `dfs master`, `dfs chunkserver` and `dfs mount` share: their log, their parent, their end.
 
 use crate::args::Args;
 use crate::exit::{Failure, Result};
@@ -20,7 +20,7 @@ pub(crate) const PARENT_VARIABLE: &str = "DFS_PARENT";
 /// # Errors
 /// The parent is dead already, or the log cannot be set up.
 pub(crate) fn prepare(role: &str) -> Result<()> {
-    die_with_parent()?;
+    die_with_parent(role)?;
     raise_open_files()?;
     dfs_stdx::telemetry::init(tracing::Level::INFO)
         .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
@@ -45,12 +45,17 @@ fn raise_open_files() -> Result<()> {
     Ok(())
 }
 
-/// Asks the kernel to kill this process with its parent, if that is what the parent wants.
-fn die_with_parent() -> Result<()> {
+/// Asks the kernel to end this process with its parent, if that is what the parent wants. A mount that is killed would
+/// stay behind and hang whoever looks at it, so it is asked to stop.
+fn die_with_parent(role: &str) -> Result<()> {
     let Some(parent) = std::env::var(PARENT_VARIABLE).ok() else {
         return Ok(());
     };
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    let signal = match role {
+        "mount" => Signal::TERM,
+        _ => Signal::KILL,
+    };
+    set_parent_process_death_signal(Some(signal)).map_err(io::Error::from)?;
     // It may have died before the kernel knew.
     if getppid().map(|pid: Pid| pid.as_raw_nonzero().to_string()) == Some(parent) {
         return Ok(());

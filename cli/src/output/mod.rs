@@ -3,6 +3,7 @@
 mod chunk;
 mod cluster;
 mod entry;
+mod mount;
 
 pub(crate) use chunk::{ChunkRow, Chunks, Fsck, FsckSummary, MemberRow};
 pub(crate) use cluster::{Capacity, Nodes, Status, trouble};
