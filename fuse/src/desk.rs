@@ -114,6 +114,12 @@ impl Desk {
         }
     }
 
+    /// Does something brief where the file system may start work of its own.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _entered = self.runtime.enter();
+        work()
+    }
+
     /// Answers a request with what `work` comes to.
     pub(crate) fn serve<R: Refuse, T: Send + 'static>(
         &self,
@@ -125,7 +131,7 @@ impl Desk {
         let mut work = Box::pin(work);
         let entered = self.runtime.enter();
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => self.finish(&asked, reply, result, answer),
+            Poll::Ready(result) => self.answer(&asked, reply, result, answer),
             Poll::Pending => {
                 drop(entered);
                 self.runtime.spawn(self.clone().wait(asked, reply, work, answer));
@@ -142,11 +148,11 @@ impl Desk {
     ) {
         let _waiting = Waiting::one_more(&self.stats);
         if let Ok(result) = tokio::time::timeout(PATIENCE, &mut work).await {
-            return self.finish(&asked, reply, result, answer);
+            return self.answer(&asked, reply, result, answer);
         }
         let mut signals = self.interrupts.register(asked.thread, asked.ended_by);
         let why = tokio::select! {
-            result = &mut work => return self.finish(&asked, reply, result, answer),
+            result = &mut work => return self.answer(&asked, reply, result, answer),
             () = signals.signalled() => Errno::EINTR,
             () = tokio::time::sleep(DEADLINE), if asked.patient.is_none() => Errno::ETIMEDOUT,
         };
@@ -154,7 +160,7 @@ impl Desk {
         if let Some(token) = &asked.patient {
             token.cancel();
             if let Ok(result) = tokio::time::timeout(PATIENCE, &mut work).await {
-                return self.finish(&asked, reply, result, answer);
+                return self.answer(&asked, reply, result, answer);
             }
         }
         self.give_up(&asked, why);
@@ -163,7 +169,14 @@ impl Desk {
         let _ = work.await;
     }
 
-    fn finish<R: Refuse, T>(&self, asked: &Asked, reply: R, result: Result<T>, answer: impl FnOnce(R, T)) {
+    /// Answers a request that is done already.
+    pub(crate) fn answer<R: Refuse, T>(
+        &self,
+        asked: &Asked,
+        reply: R,
+        result: Result<T>,
+        answer: impl FnOnce(R, T),
+    ) {
         let took = asked.started.elapsed();
         match result {
             Ok(value) => {

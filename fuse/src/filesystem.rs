@@ -368,11 +368,14 @@ impl Filesystem for Edge {
         );
         let at = at(inode, handle, offset);
         let work = async move { vfs.read(at, size as usize).await };
-        self.desk.serve(asked, reply, work, move |reply, data: Bytes| {
-            desk.stats()
-                .read_bytes
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
-            reply.data(&data);
+        self.desk.serve(asked, reply, work, move |reply, pieces: Vec<Bytes>| {
+            let length: usize = pieces.iter().map(Bytes::len).sum();
+            desk.stats().read_bytes.fetch_add(length as u64, Ordering::Relaxed);
+            match pieces.as_slice() {
+                [whole] => reply.data(whole),
+                // fuser takes one piece only.
+                pieces => reply.data(&pieces.concat()),
+            }
         });
     }
 
@@ -388,8 +391,19 @@ impl Filesystem for Edge {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (vfs, caller, desk) = (self.vfs.clone(), self.names.caller(request), self.desk.clone());
         let mut asked = self.asked(Op::Write, inode, request);
+        let (at, kill_privileges) = (
+            at(inode, handle, offset),
+            write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        );
+        let desk = self.desk.clone();
+        let answer = move |reply: ReplyWrite, written: usize| {
+            desk.stats().written_bytes.fetch_add(written as u64, Ordering::Relaxed);
+            reply.written(u32::try_from(written).expect("no more than was asked for"));
+        };
+        if let Some(done) = self.desk.within(|| self.vfs.try_write(at, data, kill_privileges)) {
+            return self.desk.answer(&asked, reply, done, answer);
+        }
         if decode::is_append(flags) {
             // Asked again after EINTR it would be there twice.
             asked = asked.until_killed();
@@ -397,15 +411,11 @@ impl Filesystem for Edge {
         let write = Write {
             offset,
             data: Bytes::copy_from_slice(data),
-            kill_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            kill_privileges,
         };
+        let (vfs, caller) = (self.vfs.clone(), self.names.caller(request));
         let work = async move { vfs.write(caller, inode.0, handle.0, write).await };
-        self.desk.serve(asked, reply, work, move |reply, written| {
-            desk.stats()
-                .written_bytes
-                .fetch_add(written as u64, Ordering::Relaxed);
-            reply.written(u32::try_from(written).expect("no more than was asked for"));
-        });
+        self.desk.serve(asked, reply, work, answer);
     }
 
     fn flush(
@@ -669,6 +679,7 @@ impl Filesystem for Edge {
         self.desk.serve(asked, reply, work, |reply, locked| match locked {
             Locked::Done => reply.ok(),
             Locked::Held => reply.error(Errno::EAGAIN),
+            Locked::Deadlock => reply.error(Errno::EDEADLK),
             Locked::Cancelled => reply.error(Errno::EINTR),
         });
     }
@@ -706,8 +717,9 @@ impl Filesystem for Edge {
         let (vfs, at) = (self.vfs.clone(), at(inode, handle, offset));
         let asked = self.asked(Op::Lseek, inode, request);
         let work = async move { vfs.lseek(at, whence).await };
-        self.desk.serve(asked, reply, work, |reply, found| {
-            reply.offset(found.cast_signed())
+        self.desk.serve(asked, reply, work, |reply, found| match found {
+            Some(offset) => reply.offset(offset.cast_signed()),
+            None => reply.error(Errno::ENXIO),
         });
     }
 

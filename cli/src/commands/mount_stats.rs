@@ -2,7 +2,6 @@
 
 use super::Context;
 use crate::exit::{About as _, Exit, Failure, Result};
-use crate::output::Report as _;
 use dfs_client::Code;
 use dfs_fuse::stats::Report;
 use dfs_stdx::blocking::Pool;
@@ -36,8 +35,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
 /// There is none, or it does not answer.
 pub(crate) async fn read(mountpoint: &Path) -> Result<Report> {
     let path = mountpoint.join(dfs_fuse::STATS_FILE);
-    let text = Pool::threads("dfs-stats", 1).run(move || std::fs::read(path));
-    let text = tokio::time::timeout(DEADLINE, text)
+    let pool = Pool::threads("dfs-stats", 1);
+    let text = tokio::time::timeout(DEADLINE, pool.run(move || std::fs::read(path)))
         .await
         .map_err(|_| Failure::new(Code::TimedOut, "the mount does not answer"))?;
     match text {
