@@ -44,7 +44,11 @@ mod tests {
 
     fn read(line: &str) -> String {
         let words = arguments(line.split(' ').map(OsString::from));
-        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        words
+            .iter()
+            .map(|word| word.to_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -53,7 +57,10 @@ mod tests {
             read("/sbin/mount.fuse.dfs 10.0.0.1:7700 /mnt -s -o rw,noatime"),
             "dfs mount -o dev,suid 10.0.0.1:7700 /mnt -o rw,noatime"
         );
-        assert_eq!(read("mount.dfs a:1 /mnt -r -t fuse.dfs -v"), "dfs mount -o dev,suid a:1 /mnt -o ro");
+        assert_eq!(
+            read("mount.dfs a:1 /mnt -r -t fuse.dfs -v"),
+            "dfs mount -o dev,suid a:1 /mnt -o ro"
+        );
     }
 
     #[test]

@@ -368,15 +368,18 @@ impl Filesystem for Edge {
         );
         let at = at(inode, handle, offset);
         let work = async move { vfs.read(at, size as usize).await };
-        self.desk.serve(asked, reply, work, move |reply, pieces: Vec<Bytes>| {
-            let length: usize = pieces.iter().map(Bytes::len).sum();
-            desk.stats().read_bytes.fetch_add(length as u64, Ordering::Relaxed);
-            match pieces.as_slice() {
-                [whole] => reply.data(whole),
-                // fuser takes one piece only.
-                pieces => reply.data(&pieces.concat()),
-            }
-        });
+        self.desk
+            .serve(asked, reply, work, move |reply, pieces: Vec<Bytes>| {
+                let length: usize = pieces.iter().map(Bytes::len).sum();
+                desk.stats()
+                    .read_bytes
+                    .fetch_add(length as u64, Ordering::Relaxed);
+                match pieces.as_slice() {
+                    [whole] => reply.data(whole),
+                    // fuser takes one piece only.
+                    pieces => reply.data(&pieces.concat()),
+                }
+            });
     }
 
     fn write(
@@ -398,7 +401,9 @@ impl Filesystem for Edge {
         );
         let desk = self.desk.clone();
         let answer = move |reply: ReplyWrite, written: usize| {
-            desk.stats().written_bytes.fetch_add(written as u64, Ordering::Relaxed);
+            desk.stats()
+                .written_bytes
+                .fetch_add(written as u64, Ordering::Relaxed);
             reply.written(u32::try_from(written).expect("no more than was asked for"));
         };
         if let Some(done) = self.desk.within(|| self.vfs.try_write(at, data, kill_privileges)) {

@@ -24,7 +24,9 @@ pub(crate) struct Args {
 
 /// Shows it.
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
-    let report = read(&args.mountpoint).await.about(args.mountpoint.as_os_str().as_bytes())?;
+    let report = read(&args.mountpoint)
+        .await
+        .about(args.mountpoint.as_os_str().as_bytes())?;
     context.console.print(&report)?;
     Ok(Exit::Ok)
 }
@@ -42,9 +44,10 @@ pub(crate) async fn read(mountpoint: &Path) -> Result<Report> {
     match text {
         Ok(text) => serde_json::from_slice(&text)
             .map_err(|_| Failure::new(Code::InvalidArgument, "not the root of a mount of dfs")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Failure::new(Code::InvalidArgument, "not the root of a mount of dfs"))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::new(
+            Code::InvalidArgument,
+            "not the root of a mount of dfs",
+        )),
         Err(error) => Err(error.into()),
     }
 }

@@ -52,7 +52,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
         }
     };
     if tokio::time::timeout(END_DEADLINE, gone).await.is_err() {
-        context.console.note(&format!("unmounted, but process {process} still has something to send"));
+        context.console.note(&format!(
+            "unmounted, but process {process} still has something to send"
+        ));
     }
     Ok(Exit::Ok)
 }

@@ -24,14 +24,22 @@ pub(super) async fn start(wanted: &Wanted, context: &Context) -> Result<Exit> {
     let mountpoint = &wanted.settings.mountpoint;
     let (log, path) = log(wanted, context)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("mount").arg(&wanted.settings.masters).arg(mountpoint).args(["--foreground", "--report"]);
+    command
+        .arg("mount")
+        .arg(&wanted.settings.masters)
+        .arg(mountpoint)
+        .args(["--foreground", "--report"]);
     for list in &wanted.typed {
         command.arg("-o").arg(list);
     }
     if let Some(addr) = &wanted.metrics {
         command.arg("--metrics").arg(addr);
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
     let mut said = Vec::new();
     let stdout = child.stdout.take().expect("it is a pipe");
     let mut stdout = stdout.take(REPORT_BYTES_MAX);
@@ -39,15 +47,21 @@ pub(super) async fn start(wanted: &Wanted, context: &Context) -> Result<Exit> {
     let said = String::from_utf8_lossy(&said);
     let failure = match (heard, said.trim_end()) {
         (Ok(Ok(_)), READY) => return Ok(Exit::Ok),
-        (Ok(_), "") => Failure::new(Code::Unavailable, format!("it ended at once; see {}", path.display()))
-            .about(mountpoint.as_os_str().as_bytes()),
+        (Ok(_), "") => Failure::new(
+            Code::Unavailable,
+            format!("it ended at once; see {}", path.display()),
+        )
+        .about(mountpoint.as_os_str().as_bytes()),
         // It says what it is about itself.
         (Ok(_), why) => Failure::new(Code::Unavailable, why),
         (Err(_), _) => {
             // It may have ended meanwhile.
             let _ = child.start_kill();
-            Failure::new(Code::TimedOut, format!("not mounted in time; see {}", path.display()))
-                .about(mountpoint.as_os_str().as_bytes())
+            Failure::new(
+                Code::TimedOut,
+                format!("not mounted in time; see {}", path.display()),
+            )
+            .about(mountpoint.as_os_str().as_bytes())
         }
     };
     Err(failure)
@@ -81,11 +95,16 @@ fn log(wanted: &Wanted, context: &Context) -> Result<(File, PathBuf)> {
     if let Some(path) = &wanted.log {
         return Ok((open(path).about(path.as_os_str().as_bytes())?, path.clone()));
     }
-    let path = folder().join(format!("mount-{}.log", mounts::as_file_name(&wanted.settings.mountpoint)));
+    let path = folder().join(format!(
+        "mount-{}.log",
+        mounts::as_file_name(&wanted.settings.mountpoint)
+    ));
     match open(&path) {
         Ok(file) => Ok((file, path)),
         Err(error) => {
-            context.console.note(&format!("{}: {error}: there is no log", path.display()));
+            context
+                .console
+                .note(&format!("{}: {error}: there is no log", path.display()));
             Ok((File::options().write(true).open("/dev/null")?, path))
         }
     }

@@ -94,7 +94,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
 async fn serve(wanted: &Wanted, report: bool) -> Result<Exit> {
     let subject = wanted.settings.mountpoint.as_os_str().as_bytes();
     let mut stop = Stop::new()?;
-    let client = connect(&wanted.settings.masters).await.about(&wanted.settings.masters)?;
+    let client = connect(&wanted.settings.masters)
+        .await
+        .about(&wanted.settings.masters)?;
     let mut mounted = tokio::select! {
         mounted = Mounted::start(client, &wanted.settings) => mounted.map_err(refused).about(subject)?,
         () = stop.requested() => return Ok(Exit::Failed),
@@ -174,7 +176,9 @@ fn wanted(args: Args, context: &Context) -> Result<Wanted> {
     };
     let mut options = dfs_fuse::Options::default();
     for list in &args.options {
-        options.read(list).map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
+        options
+            .read(list)
+            .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
     }
     let mountpoint = PathBuf::from(mountpoint);
     let subject = mountpoint.as_os_str().as_bytes();
@@ -198,7 +202,10 @@ fn wanted(args: Args, context: &Context) -> Result<Wanted> {
 /// "host:port[,host:port]", also as fstab may have it: `dfs#host:port`, `dfs://host:port/`.
 fn source(typed: &OsString) -> Result<String> {
     let text = typed.to_string_lossy();
-    let bare = text.strip_prefix("dfs#").or_else(|| text.strip_prefix("dfs://")).unwrap_or(&text);
+    let bare = text
+        .strip_prefix("dfs#")
+        .or_else(|| text.strip_prefix("dfs://"))
+        .unwrap_or(&text);
     let bare = bare.trim_end_matches('/');
     match bare.split(',').all(dfs_proto::net::is_address) {
         true => Ok(bare.to_owned()),
@@ -212,7 +219,9 @@ fn source(typed: &OsString) -> Result<String> {
 
 /// Checks options while they are read, so that a wrong one is a usage error.
 fn options(list: &str) -> std::result::Result<String, String> {
-    dfs_fuse::Options::default().read(list).map_err(|error| error.to_string())?;
+    dfs_fuse::Options::default()
+        .read(list)
+        .map_err(|error| error.to_string())?;
     Ok(list.to_owned())
 }
 
