@@ -11,6 +11,8 @@ pub const KIND: &str = "fuse.dfs";
 /// A line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// The kernel's number of this very mount.
+    pub number: u64,
     /// "major:minor" of its device.
     pub device: String,
     /// Where.
@@ -67,10 +69,12 @@ pub fn absolute(path: &Path) -> io::Result<PathBuf> {
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|byte| *byte == b' ');
-    let device = text(words.nth(2)?);
+    let number = text(words.next()?).parse().ok()?;
+    let device = text(words.nth(1)?);
     let mountpoint = PathBuf::from(OsString::from_vec(unescaped(words.nth(1)?)));
     let mut rest = words.skip_while(|word| *word != b"-").skip(1);
     Some(Mount {
+        number,
         device,
         mountpoint,
         kind: text(rest.next()?),
@@ -128,7 +132,7 @@ mod tests {
             (mount.device.as_str(), mount.source.as_str()),
             ("0:52", "dfs#127.0.0.1:7700")
         );
-        assert!(mount.is_ours());
+        assert!(mount.is_ours() && mount.number == 99);
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 2 3:4 / /x rw"), None);
     }

@@ -74,12 +74,31 @@ impl Node {
     }
 }
 
+impl Node {
+    /// In which order it is stopped.
+    fn stage(&self) -> u32 {
+        match self.name.as_str() {
+            super::mount::NAME => 0,
+            "master" => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// A node that ended.
 #[derive(Debug)]
 pub(crate) struct Death {
     node: Node,
     pid: u32,
     status: std::io::Result<ExitStatus>,
+}
+
+impl Death {
+    /// True for the node called `name`.
+    #[must_use]
+    pub(crate) fn is_of(&self, name: &str) -> bool {
+        self.node.name == name
+    }
 }
 
 impl fmt::Display for Death {
@@ -99,7 +118,7 @@ impl fmt::Display for Death {
 }
 
 /// The end of a log, for one line of a message.
-fn last_line(log: &Path) -> Option<String> {
+pub(crate) fn last_line(log: &Path) -> Option<String> {
     let bytes = std::fs::read(log).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
@@ -181,11 +200,12 @@ impl Children {
         }
     }
 
-    /// Stops the chunkservers, then the master, cleanly; asked again, or after a deadline, with force.
+    /// Stops the mount, which still has to send what is buffered, then the chunkservers, then the master, cleanly;
+    /// asked again, or after a deadline, with force.
     pub(crate) async fn stop(&mut self, again: &mut Stop) -> Exit {
         let mut exit = Exit::Ok;
-        for master in [false, true] {
-            let chosen = |node: &Node| (node.name == "master") == master;
+        for stage in 0..3 {
+            let chosen = |node: &Node| node.stage() == stage;
             self.signal(Signal::TERM, chosen);
             // A stopped process hears only once it goes on.
             self.signal(Signal::CONT, chosen);

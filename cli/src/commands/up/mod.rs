@@ -6,6 +6,7 @@
 
 mod children;
 mod folder;
+mod mount;
 mod ports;
 
 use super::{Context, wait};
@@ -16,6 +17,7 @@ use children::{Children, Node};
 use dfs_client::{Client, Code};
 use dfs_stdx::size::Size;
 use folder::{ClusterFile, Folder, NodeEntry, Plan, ServerEntry};
+use mount::Mount;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +30,7 @@ Examples:
   dfs up                                      three chunkservers, master on port 7700, data in ./dfs-data
   dfs up --dir /tmp/play --chunkservers 5     one more folder, five of them
   dfs up --port 0                             on a free port; the `ready` line and cluster.json say which
+  dfs up --mount /mnt/dfs                     mounted too (where this machine cannot, it says so and goes on)
 
 Stop it with Ctrl-C; the same folder starts again with all its data. DIR/cluster.json has the pid, the log and the
 command line of each node: kill one, then run its command line to bring it back.";
@@ -54,26 +57,25 @@ pub(crate) struct Args {
     /// How fast a new cluster's clocks run
     #[arg(long, hide = true)]
     profile: Option<Profile>,
-    /// Not yet
-    #[arg(long, hide = true, value_name = "DIR")]
+    /// Mount it at this folder, which is made if need be
+    #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
 }
 
 /// Runs the cluster until told to stop.
 pub(crate) async fn run(args: Args, _context: &Context) -> Result<Exit> {
-    if args.mount.is_some() {
-        return Err(Failure::new(
-            Code::NotSupported,
-            "--mount: this version cannot mount yet",
-        ));
-    }
     let mut stop = Stop::new()?;
     let folder = Folder::open(&args.dir)?;
     let plan = folder.plan(&args).await?;
     let nodes = nodes(&folder, &plan)?;
+    let mount = args
+        .mount
+        .as_deref()
+        .map(|dir| Mount::new(&folder, &nodes, dir))
+        .transpose()?;
     let mut children = Children::default();
     let started = tokio::select! {
-        started = start(&folder, nodes, &mut children) => started,
+        started = start(&folder, nodes, mount.as_ref(), &mut children) => started,
         () = stop.requested() => Ok(None),
     };
     match started {
@@ -119,7 +121,12 @@ fn nodes(folder: &Folder, plan: &Plan) -> Result<Vec<Node>> {
 }
 
 /// Starts all nodes and waits until they have registered; returns the `ready` line.
-async fn start(folder: &Folder, nodes: Vec<Node>, children: &mut Children) -> Result<Option<String>> {
+async fn start(
+    folder: &Folder,
+    nodes: Vec<Node>,
+    mount: Option<&Mount>,
+    children: &mut Children,
+) -> Result<Option<String>> {
     let master = nodes.first().expect("the master is the first node").addr.clone();
     let count = u32::try_from(nodes.len() - 1).expect("there are at most 64 chunkservers");
     folder.write_scripts(&nodes)?;
@@ -143,6 +150,10 @@ async fn start(folder: &Folder, nodes: Vec<Node>, children: &mut Children) -> Re
         Ok::<_, Failure>((status, registered))
     };
     let (status, registered) = in_time(folder, children, connected).await?;
+    let mounted = match mount {
+        Some(mount) => mount.start(folder, children).await,
+        None => None,
+    };
     let mut entries = nodes.iter().map(|node| NodeEntry::new(node, children.pid(node)));
     let master_entry = entries.next().expect("the master is the first node");
     let chunkservers = entries
@@ -160,9 +171,9 @@ async fn start(folder: &Folder, nodes: Vec<Node>, children: &mut Children) -> Re
         master: master_entry.clone(),
         masters: vec![master_entry],
         chunkservers,
-        mount: None,
+        mount: mounted.clone(),
     })?;
-    Ok(Some(ready_line(folder, &master, count)))
+    Ok(Some(ready_line(folder, &master, count, mounted.as_deref())))
 }
 
 /// What a cluster that starts well comes to within [`START_DEADLINE`].
@@ -182,14 +193,15 @@ async fn in_time<T>(
 }
 
 /// What to type next.
-fn ready_line(folder: &Folder, master: &str, count: u32) -> String {
+fn ready_line(folder: &Folder, master: &str, count: u32, mounted: Option<&Path>) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "dfs".to_owned());
     let export = match master == crate::settings::MASTER_ADDR {
         true => String::new(),
         false => format!("export DFS_MASTER={master}; "),
     };
+    let mounted = mounted.map_or(String::new(), |dir| format!(", mounted at {}", dir.display()));
     format!(
-        "ready: master {master}, {count} chunkservers, data in {}; next, in another terminal: \
+        "ready: master {master}, {count} chunkservers, data in {}{mounted}; next, in another terminal: \
          {export}{program} put FILE / && {program} ls -l /",
         folder.path().display()
     )
