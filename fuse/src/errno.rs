@@ -25,15 +25,12 @@ pub(crate) fn errno(code: Code) -> Errno {
         Code::TooLarge => Errno::EFBIG,
         Code::LinkLimit => Errno::EMLINK,
         Code::NotSupported => Errno::EOPNOTSUPP,
-        Code::SessionExpired => Errno::ESTALE,
+        // The inode is gone, not its name: the kernel looks the name up again.
+        Code::SessionExpired | Code::Stale => Errno::ESTALE,
         // Retries are over when one of these arrives here; EAGAIN would make programs try for ever.
-        Code::NotLeader
-        | Code::Stale
-        | Code::NotYet
-        | Code::Unavailable
-        | Code::Corrupt
-        | Code::Internal
-        | Code::Lost => Errno::EIO,
+        Code::NotLeader | Code::NotYet | Code::Unavailable | Code::Corrupt | Code::Internal | Code::Lost => {
+            Errno::EIO
+        }
     }
 }
 
@@ -57,11 +54,11 @@ pub(crate) fn is_trouble(code: Code) -> bool {
         | Code::NoAttribute
         | Code::TooLarge
         | Code::LinkLimit
+        | Code::Stale
         | Code::NotSupported => false,
         Code::TimedOut
         | Code::SessionExpired
         | Code::NotLeader
-        | Code::Stale
         | Code::NotYet
         | Code::Unavailable
         | Code::Corrupt

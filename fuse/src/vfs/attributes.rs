@@ -1,109 +1,198 @@
-//! Attributes, ordinary and extended.
+//! Attributes.
 
-use super::{Attr, Caller, Set, SetXattr, Vfs};
-use dfs_client::{Code, InodeId, Metadata, Result, SetAttributes};
-use std::time::Duration;
+use super::{Attr, Caller, Set, Vfs};
+use dfs_client::{Code, Error, InodeId, Metadata, Result, SetAttributes};
 
 /// Set-user-id and set-group-id.
-const SUID: u32 = 0o4000;
-const SGID: u32 = 0o2000;
-/// Executable by the group: only then does the set-group-id bit mean a privilege.
-const GROUP_EXECUTE: u32 = 0o010;
-
-/// The mode after privileges were killed; `None` if there were none.
-pub(super) fn without_privileges(metadata: &Metadata) -> Option<u32> {
-    let mut mode = metadata.mode & !SUID;
-    if mode & GROUP_EXECUTE != 0 {
-        mode &= !SGID;
-    }
-    (metadata.is_file() && mode != metadata.mode).then_some(mode)
-}
+const PRIVILEGES: u32 = 0o6000;
 
 #[expect(clippy::missing_errors_doc, reason = "the master's, or TimedOut, for all")]
 impl Vfs {
     /// Attributes.
     pub async fn getattr(&self, caller: Caller, inode: u64, handle: Option<u64>) -> Result<Attr> {
         let _ = handle;
-        let metadata = self.acting(caller).stat(InodeId(inode)).await?;
-        Ok(self.attr(metadata))
+        let (metadata, epoch) = self.known(caller, inode).await?;
+        Ok(self.attr(epoch, metadata))
     }
 
     /// Changes attributes; through a handle that is open for writing the size needs no permission any more.
     pub async fn setattr(&self, caller: Caller, inode: u64, handle: Option<u64>, set: Set) -> Result<Attr> {
-        let _ = handle;
-        let inode = InodeId(inode);
-        let calls = self.acting(caller);
-        let mode = match set {
-            Set {
-                mode: None,
-                kill_privileges: true,
-                ..
-            } => without_privileges(&calls.stat(inode).await?),
-            Set { mode, .. } => mode,
-        };
-        let Set {
-            uid,
-            gid,
-            size,
-            atime,
-            mtime,
-            ..
-        } = set;
-        let set = SetAttributes {
-            mode,
-            uid,
-            gid,
-            size,
-            atime,
-            mtime,
-            goal: None,
-            kill_privileges: set.kill_privileges,
-        };
-        if self.handles.is_open(inode.0) {
-            self.handles.flush(inode.0).await?;
+        if let Some(size) = set.size {
+            return self.resize(caller, inode, handle, (size, set)).await;
         }
-        Ok(self.attr(calls.set_attributes(inode, set).await?))
+        if set.mtime.is_some() || set.atime.is_some() {
+            self.settle(inode).await;
+        }
+        let calls = self.acting(caller);
+        let rest = rest_of(&set, set.kill_privileges);
+        self.set(inode, calls.set_attributes(InodeId(inode), rest)).await
     }
 
-    /// Whether the caller may read (4), write (2), execute (1).
-    pub async fn access(&self, _caller: Caller, _inode: u64, _mask: u32) -> Result<()> {
+    /// A new size goes through the file's bytes, in one call with what else is set.
+    async fn resize(
+        &self,
+        caller: Caller,
+        inode: u64,
+        handle: Option<u64>,
+        (size, set): (u64, Set),
+    ) -> Result<Attr> {
+        if handle.is_none() && self.options.ask_permission {
+            self.acting(caller)
+                .access(InodeId(inode), super::handles::MAY_WRITE)
+                .await?;
+        }
+        let (metadata, _) = self.known(caller, inode).await?;
+        if metadata.is_dir() {
+            return Err(Code::IsADirectory.into());
+        }
+        if !metadata.is_file() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "only regular files have a size to set",
+            ));
+        }
+        let content = self.content(&metadata);
+        // Owner and mode are the caller's to change, not the mount's.
+        let others = set.mode.is_some() || set.uid.is_some() || set.gid.is_some();
+        let with_size = SetAttributes {
+            size: Some(size),
+            atime: set.atime.filter(|_| !others),
+            mtime: set.mtime.filter(|_| !others),
+            kill_privileges: set.kill_privileges && !others,
+            ..SetAttributes::default()
+        };
+        let cut = self.set(inode, content.truncate(with_size)).await?;
+        if !others {
+            return Ok(cut);
+        }
+        let calls = self.acting(caller);
+        self.set(
+            inode,
+            calls.set_attributes(InodeId(inode), rest_of(&set, set.kill_privileges)),
+        )
+        .await
+    }
+
+    /// Runs a change of attributes and keeps its answer.
+    pub(super) async fn set(
+        &self,
+        inode: u64,
+        change: impl Future<Output = Result<Metadata>>,
+    ) -> Result<Attr> {
+        let epoch = self.cache.epoch();
+        let metadata = change.await.map_err(|error| self.missing(inode, error))?;
+        let metadata = self.learn(epoch, &metadata);
+        Ok(self.attr(epoch, metadata))
+    }
+
+    /// Keeps attributes that the master answered to a question or change of this mount's own.
+    pub(super) fn learn(&self, epoch: u64, metadata: &Metadata) -> Metadata {
+        let newest = self.cache.learn(epoch, metadata);
+        if metadata.is_file()
+            && let Some(content) = self
+                .cache
+                .peek(metadata.inode.0, |node| node.content.clone())
+                .flatten()
+        {
+            content.learned(&newest);
+        }
+        newest
+    }
+
+    /// suid, sgid and capabilities go before bytes are changed by someone who may not keep them.
+    pub(super) async fn kill_privileges(&self, inode: u64) -> Result<()> {
+        let (metadata, _) = self.known(Caller::default(), inode).await?;
+        let privileged = metadata.mode & PRIVILEGES != 0 || self.has_capabilities(inode).await?;
+        if privileged {
+            let set = SetAttributes {
+                kill_privileges: true,
+                ..SetAttributes::default()
+            };
+            self.set(inode, self.own().set_attributes(InodeId(inode), set))
+                .await?;
+            self.cache.drop_xattrs(inode);
+        }
         Ok(())
     }
 
-    /// The value of an extended attribute.
-    pub async fn getxattr(&self, caller: Caller, inode: u64, name: &[u8]) -> Result<Vec<u8>> {
-        self.acting(caller).get_xattr(InodeId(inode), name).await
+    /// True unless it is known that there is nothing to kill.
+    pub(super) fn may_have_privileges(&self, inode: u64) -> bool {
+        let plain = self
+            .cache
+            .attributes(inode)
+            .is_some_and(|metadata| metadata.mode & PRIVILEGES == 0);
+        !plain
+            || self
+                .cache
+                .xattrs(inode)
+                .is_none_or(|xattrs| xattrs.has_capabilities())
     }
 
-    /// Sets an extended attribute.
-    pub async fn setxattr(&self, caller: Caller, inode: u64, set: SetXattr<'_>) -> Result<()> {
-        if set.name.is_empty() {
-            return Err(Code::InvalidArgument.into());
+    /// Whether the caller may read (4), write (2), execute (1).
+    pub async fn access(&self, caller: Caller, inode: u64, mask: u32) -> Result<()> {
+        let epoch = self.cache.epoch();
+        let metadata = self.acting(caller).access(InodeId(inode), mask).await?;
+        self.learn(epoch, &metadata);
+        Ok(())
+    }
+
+    /// Attributes, and the epoch in which they were asked for.
+    pub(super) async fn known(&self, caller: Caller, inode: u64) -> Result<(Metadata, u64)> {
+        let epoch = self.cache.epoch();
+        match self.cache.attributes(inode) {
+            Some(metadata) => Ok((metadata, epoch)),
+            None => self.fresh(caller, inode).await,
         }
-        let calls = self.acting(caller);
-        calls
-            .set_xattr(InodeId(inode), set.name, set.value, set.mode)
-            .await
     }
 
-    /// Names of extended attributes, each ended by NUL.
-    pub async fn listxattr(&self, caller: Caller, inode: u64) -> Result<Vec<u8>> {
-        let names = self.acting(caller).list_xattrs(InodeId(inode)).await?;
-        Ok(names
-            .iter()
-            .flat_map(|name| name.iter().copied().chain([0]))
-            .collect())
+    /// As [`Vfs::known`], from the master.
+    pub(super) async fn fresh(&self, caller: Caller, inode: u64) -> Result<(Metadata, u64)> {
+        let epoch = self.cache.epoch();
+        let calls = self.asking(caller);
+        let question = async { calls.stat(InodeId(inode)).await.map(|metadata| (metadata, epoch)) };
+        // Epoch 0 is never sure.
+        let remembered = || self.cache.remembered(inode).map(|metadata| (metadata, 0));
+        let answer = self.ask(question, remembered).await;
+        let (metadata, epoch) = answer.map_err(|error| self.missing(inode, error))?;
+        Ok((self.learn(epoch, &metadata), epoch))
     }
 
-    /// Removes an extended attribute.
-    pub async fn removexattr(&self, caller: Caller, inode: u64, name: &[u8]) -> Result<()> {
-        self.acting(caller).remove_xattr(InodeId(inode), name).await
+    /// The inode is gone, not a name: the kernel then looks the name up again.
+    fn missing(&self, inode: u64, error: Error) -> Error {
+        if error.code != Code::NotFound {
+            return error;
+        }
+        Error::new(Code::Stale, format!("inode {inode} was removed"))
     }
 
-    fn attr(&self, metadata: Metadata) -> Attr {
+    /// What was written before comes before what is set now. Errors stay for the open handles.
+    pub(super) async fn settle(&self, inode: u64) {
+        let content = self.cache.peek(inode, |node| node.content.clone()).flatten();
+        if let Some(content) = content
+            && let Err(error) = content.settle().await
+        {
+            tracing::debug!(inode, %error, "written bytes did not arrive before attributes were set");
+        }
+    }
+
+    fn attr(&self, epoch: u64, metadata: Metadata) -> Attr {
+        let (_, ttl) = self.ttls(self.cache.is_sure(epoch));
         Attr {
-            metadata,
-            ttl: Duration::ZERO,
+            metadata: self.shown(metadata),
+            ttl,
         }
+    }
+}
+
+fn rest_of(set: &Set, kill_privileges: bool) -> SetAttributes {
+    SetAttributes {
+        mode: set.mode,
+        uid: set.uid,
+        gid: set.gid,
+        size: None,
+        atime: set.atime,
+        mtime: set.mtime,
+        goal: None,
+        kill_privileges,
     }
 }

@@ -1,12 +1,20 @@
-//! Open files.
+//! Open files: which file, how it was opened, and what follows from that for reading and writing.
 
-use super::{Allocate, At, Caller, Opened, Vfs, Whence, Write, lock};
+mod ranges;
+
+use super::content::{Content, Opening};
+use super::{At, Caller, Opened, Vfs, Write, lock};
 use bytes::Bytes;
-use dfs_client::{Code, Handle, InodeId, Metadata, OpenOptions, Result};
+use dfs_client::{Code, Error, InodeId, Metadata, Result, SetAttributes};
 use rustix::fs::OFlags;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// For the master's question of access.
+const MAY_READ: u32 = 4;
+/// For the master's question of access.
+pub(super) const MAY_WRITE: u32 = 2;
 
 /// How a file is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +26,20 @@ pub struct Create {
 }
 
 impl Create {
-    pub(super) fn exclusive(self) -> bool {
-        flags_of(self.flags).contains(OFlags::EXCL)
+    pub(super) fn flags(self) -> OFlags {
+        flags_of(self.flags)
+    }
+
+    pub(super) fn is_exclusive(self) -> bool {
+        self.flags().contains(OFlags::EXCL)
+    }
+
+    pub(super) fn truncates(self) -> bool {
+        self.flags().contains(OFlags::TRUNC)
+    }
+
+    pub(super) fn writes(self) -> bool {
+        access_of(self.flags()) & MAY_WRITE != 0
     }
 }
 
@@ -27,61 +47,52 @@ fn flags_of(raw: i32) -> OFlags {
     OFlags::from_bits_retain(raw.cast_unsigned())
 }
 
+/// What the file is opened for, as the master's question of access puts it.
+fn access_of(flags: OFlags) -> u32 {
+    match flags & OFlags::ACCMODE {
+        OFlags::WRONLY => MAY_WRITE,
+        OFlags::RDWR => MAY_READ | MAY_WRITE,
+        _ => MAY_READ,
+    }
+}
+
 /// Open files of the mount.
-#[derive(Debug, Default)]
-pub(super) struct Handles {
-    open: Mutex<HashMap<u64, File>>,
+#[derive(Default)]
+pub(super) struct Files {
+    open: Mutex<HashMap<u64, Arc<File>>>,
     next: AtomicU64,
+    /// Files closed lately, whose bytes stay at hand.
+    pub(super) closed: Mutex<VecDeque<u64>>,
 }
 
-#[derive(Clone, Debug)]
+/// One open handle.
 struct File {
-    inode: u64,
-    bytes: Arc<Handle>,
+    content: Arc<Content>,
+    opening: Opening,
     flags: OFlags,
+    /// It was made with this handle, in this directory.
+    made_in: Option<u64>,
+    written: AtomicBool,
 }
 
-impl Handles {
-    pub(super) fn is_open(&self, inode: u64) -> bool {
-        lock(&self.open).values().any(|file| file.inode == inode)
+impl Files {
+    pub(super) fn any(&self) -> bool {
+        !lock(&self.open).is_empty()
     }
 
-    pub(super) async fn flush(&self, inode: u64) -> Result<()> {
-        let found = lock(&self.open)
-            .values()
-            .find(|file| file.inode == inode)
-            .cloned();
-        match found {
-            Some(file) => file.bytes.flush().await,
-            None => Ok(()),
-        }
+    fn get(&self, handle: u64) -> Result<Arc<File>> {
+        let found = lock(&self.open).get(&handle).cloned();
+        found.ok_or_else(|| Error::new(Code::InvalidArgument, "there is no such open file"))
+    }
+}
+
+impl File {
+    fn syncs(&self) -> bool {
+        self.flags.intersects(OFlags::SYNC | OFlags::DSYNC)
     }
 
-    fn get(&self, handle: u64) -> Result<File> {
-        Ok(lock(&self.open)
-            .get(&handle)
-            .cloned()
-            .ok_or(Code::InvalidArgument)?)
-    }
-
-    pub(super) async fn flush_all(&self) -> Result<()> {
-        let all: Vec<File> = lock(&self.open).values().cloned().collect();
-        let mut first = Ok(());
-        for file in all {
-            let flushed = file.bytes.flush().await;
-            first = first.and(flushed);
-        }
-        first
-    }
-
-    pub(super) async fn close_all(&self) -> Result<()> {
-        let all: Vec<File> = lock(&self.open).drain().map(|(_, file)| file).collect();
-        let mut first = Ok(());
-        for file in all {
-            let closed = file.bytes.close().await;
-            first = first.and(closed);
-        }
-        first
+    fn appends(&self) -> bool {
+        self.flags.contains(OFlags::APPEND)
     }
 }
 
@@ -92,105 +103,168 @@ impl Handles {
 impl Vfs {
     /// Opens a regular file; the flags are open(2)'s.
     pub async fn open(&self, caller: Caller, inode: u64, flags: i32) -> Result<Opened> {
-        let metadata = self.acting(caller).stat(InodeId(inode)).await?;
-        self.open_known(&metadata, flags).await
+        let flags = flags_of(flags);
+        // Counted before anything is waited for, so that nobody removes it for good meanwhile.
+        self.cache.at(inode, |node| node.opens += 1);
+        let opened = self.try_open(caller, inode, flags).await;
+        if opened.is_err() {
+            self.closed(inode);
+        }
+        opened
     }
 
-    pub(super) async fn open_known(&self, metadata: &Metadata, flags: i32) -> Result<Opened> {
-        let flags = flags_of(flags);
-        let inode = metadata.inode.0;
-        let shared = lock(&self.handles.open)
-            .values()
-            .find(|f| f.inode == inode)
-            .map(|f| f.bytes.clone());
-        let bytes = match shared {
-            Some(bytes) => bytes,
-            None => {
-                let options = OpenOptions::new().read(true).write(true).sync_on_close(false);
-                Arc::new(self.root().open(metadata.inode, options).await?)
-            }
+    async fn try_open(&self, caller: Caller, inode: u64, flags: OFlags) -> Result<Opened> {
+        let metadata = if self.options.ask_permission {
+            let epoch = self.cache.epoch();
+            let metadata = self
+                .acting(caller)
+                .access(InodeId(inode), access_of(flags))
+                .await?;
+            self.learn(epoch, &metadata)
+        } else {
+            self.known(caller, inode).await?.0
         };
-        if flags.contains(OFlags::TRUNC) {
-            bytes.set_len(0).await?;
+        if metadata.is_dir() {
+            return Err(Code::IsADirectory.into());
         }
-        let handle = self.handles.next.fetch_add(1, Ordering::Relaxed) + 1;
-        lock(&self.handles.open).insert(handle, File { inode, bytes, flags });
-        Ok(Opened {
-            handle,
-            keep_cache: false,
-            direct_io: flags.contains(OFlags::DIRECT),
+        if !metadata.is_file() {
+            return Err(Error::new(Code::NotSupported, "only regular files have bytes"));
+        }
+        let content = self.content(&metadata);
+        if flags.contains(OFlags::TRUNC) {
+            let empty = SetAttributes {
+                size: Some(0),
+                kill_privileges: caller.uid != 0,
+                ..SetAttributes::default()
+            };
+            self.set(inode, content.truncate(empty)).await?;
+        }
+        Ok(self.opened(content, flags, None))
+    }
+
+    /// The bytes of a file that is known to be one.
+    pub(super) fn content(&self, metadata: &Metadata) -> Arc<Content> {
+        self.cache.at(metadata.inode.0, |node| {
+            let content = node
+                .content
+                .get_or_insert_with(|| Content::new(&self.contents, metadata));
+            content.clone()
         })
+    }
+
+    /// A handle on bytes; the inode's count of handles has it already.
+    pub(super) fn opened(&self, content: Arc<Content>, flags: OFlags, made_in: Option<u64>) -> Opened {
+        let inode = content.inode().0;
+        let keep_cache = self.cache.attributes(inode).is_some();
+        self.cache.at(inode, |node| node.content = Some(content.clone()));
+        let opening = content.open(access_of(flags) & MAY_WRITE != 0);
+        let file = File {
+            content,
+            opening,
+            flags,
+            made_in,
+            written: AtomicBool::new(false),
+        };
+        let handle = self.files.next.fetch_add(1, Ordering::Relaxed) + 1;
+        lock(&self.files.open).insert(handle, Arc::new(file));
+        Opened {
+            handle,
+            keep_cache,
+            direct_io: flags.contains(OFlags::DIRECT),
+        }
     }
 
     /// Up to `length` bytes, in pieces one behind the other; fewer only at the end of the file.
     pub async fn read(&self, at: At, length: usize) -> Result<Vec<Bytes>> {
-        Ok(vec![
-            self.handles
-                .get(at.handle)?
-                .bytes
-                .read_at(at.offset, length)
-                .await?,
-        ])
+        let file = self.files.get(at.handle)?;
+        file.content.read(&file.opening, at.offset, length).await
     }
 
     /// As [`Vfs::write`], if it need not wait: the bytes are then taken without a copy of the edge's own.
     pub fn try_write(&self, at: At, data: &[u8], kill_privileges: bool) -> Option<Result<usize>> {
-        let _ = (at, data, kill_privileges);
-        None
+        let file = self.files.get(at.handle).ok()?;
+        if file.appends() || file.syncs() || (kill_privileges && self.may_have_privileges(at.inode)) {
+            return None;
+        }
+        file.written.store(true, Ordering::Relaxed);
+        let written = file.content.try_write(&file.opening, at.offset, data)?;
+        Some(written.map(|()| data.len()))
     }
 
     /// Writes all of it; returns how much that was.
     pub async fn write(&self, _caller: Caller, inode: u64, handle: u64, write: Write) -> Result<usize> {
-        let file = self.handles.get(handle)?;
-        let length = write.data.len();
-        debug_assert_eq!(file.inode, inode);
-        match file.flags.contains(OFlags::APPEND) {
-            true => drop(file.bytes.append(write.data).await?),
-            false => file.bytes.write_at(write.offset, write.data).await?,
+        let file = self.files.get(handle)?;
+        if write.kill_privileges {
+            self.kill_privileges(inode).await?;
         }
-        if file.flags.intersects(OFlags::SYNC | OFlags::DSYNC) {
-            file.bytes.sync_all().await?;
+        file.written.store(true, Ordering::Relaxed);
+        match file.appends() {
+            true => drop(file.content.append(&file.opening, &write.data).await?),
+            false => {
+                file.content
+                    .write(&file.opening, write.offset, &write.data)
+                    .await?
+            }
         }
-        Ok(length)
+        if file.syncs() {
+            file.content.sync(&file.opening).await?;
+        }
+        Ok(write.data.len())
     }
 
     /// A descriptor of the file is closed: what was written is sent, errors are reported, the owner's locks go.
-    pub async fn flush(&self, _inode: u64, handle: u64, _owner: u64) -> Result<()> {
-        self.handles.get(handle)?.bytes.flush().await
+    pub async fn flush(&self, inode: u64, handle: u64, owner: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        let flushed = file.content.flush(&file.opening).await;
+        self.unlock_all(inode, owner).await;
+        flushed
     }
 
     /// The last descriptor of the handle is closed. `owner`: whose flock locks go.
-    pub async fn release(&self, inode: u64, handle: u64, _owner: Option<u64>) -> Result<()> {
-        let file = lock(&self.handles.open).remove(&handle);
-        match file {
-            Some(file) if !self.handles.is_open(inode) => file.bytes.close().await,
-            Some(_) | None => Ok(()),
+    pub async fn release(&self, inode: u64, handle: u64, owner: Option<u64>) -> Result<()> {
+        let Some(file) = lock(&self.files.open).remove(&handle) else {
+            return Ok(());
+        };
+        if let Some(directory) = file.made_in {
+            let empty = !file.written.load(Ordering::Relaxed);
+            self.cache.peek(directory, |node| node.makes_empty_files = empty);
+        }
+        // Pages that were mapped are written after the last close.
+        let settled = match file.content.is_idle() {
+            true => Ok(()),
+            false => file.content.settle().await,
+        };
+        drop(file);
+        if let Some(owner) = owner {
+            self.unlock_all(inode, owner).await;
+        }
+        self.closed(inode);
+        settled
+    }
+
+    /// A handle less. The last one of a removed file gives that back.
+    fn closed(&self, inode: u64) {
+        let (last, held) = self.cache.at(inode, |node| {
+            node.opens = node.opens.saturating_sub(1);
+            let last = node.opens == 0;
+            let held = last && std::mem::take(&mut node.held);
+            if last && (held || node.gone) {
+                node.content = None;
+                node.gone = true;
+            }
+            (last && node.content.is_some(), held)
+        });
+        if held {
+            self.orphans.add([InodeId(inode)]);
+        }
+        if last {
+            lock(&self.files.closed).push_back(inode);
         }
     }
 
     /// Returns when the bytes are on stable storage everywhere.
     pub async fn fsync(&self, _inode: u64, handle: u64, _data_only: bool) -> Result<()> {
-        self.handles.get(handle)?.bytes.sync_all().await
-    }
-
-    /// Reserves, punches or zeroes a range.
-    pub async fn fallocate(&self, at: At, length: u64, how: Allocate) -> Result<()> {
-        let _ = (at, length, how);
-        Err(Code::NotSupported.into())
-    }
-
-    /// Where data or a hole begins, from an offset on; `None`: not before the end (ENXIO).
-    pub async fn lseek(&self, at: At, whence: Whence) -> Result<Option<u64>> {
-        let size = self.handles.get(at.handle)?.bytes.len().await?;
-        Ok((at.offset < size).then_some(match whence {
-            Whence::Data => at.offset,
-            Whence::Hole => size,
-        }))
-    }
-
-    /// Copies a range from one file to another; returns how much was copied.
-    pub async fn copy_file_range(&self, from: At, to: At, length: u64) -> Result<u64> {
-        let _ = (from, to, length);
-        Err(Code::NotSupported.into())
+        let file = self.files.get(handle)?;
+        file.content.sync(&file.opening).await
     }
 }

@@ -1,14 +1,71 @@
-//! Locks on ranges of files.
+//! Locks on ranges of files, kept at the master for all mounts.
+//!
+//! flock(2) looks like a lock on the whole range here, since the kernel's requests are the same. Whoever waits is told
+//! by the change stream when it may try again, and tries every second in any case.
 
-use super::{Caller, Lock, Locked, Vfs};
-use dfs_client::{Code, Result};
+use super::{Caller, Lock, LockKind, Locked, Vfs, lock};
+use dfs_client::{InodeId, LockAnswer, LockRange, Result};
+use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// A waiter that was told nothing tries again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Who waits for locks on which inode.
+#[derive(Debug, Default)]
+pub(super) struct Waits(Mutex<HashMap<u64, (usize, Arc<Notify>)>>);
+
+/// A place among those who wait for an inode's locks.
+struct Wait<'a> {
+    waits: &'a Waits,
+    inode: u64,
+    notify: Arc<Notify>,
+}
+
+impl Waits {
+    pub(super) fn wake(&self, inode: u64) {
+        if let Some((_, notify)) = lock(&self.0).get(&inode) {
+            notify.notify_waiters();
+        }
+    }
+
+    fn join(&self, inode: u64) -> Wait<'_> {
+        let mut all = lock(&self.0);
+        let (count, notify) = all.entry(inode).or_default();
+        *count += 1;
+        Wait {
+            waits: self,
+            inode,
+            notify: notify.clone(),
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let mut all = lock(&self.waits.0);
+        if let Some((count, _)) = all.get_mut(&self.inode) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.inode);
+            }
+        }
+    }
+}
 
 #[expect(clippy::missing_errors_doc, reason = "the master's, or TimedOut, for all")]
 impl Vfs {
     /// A lock that forbids this one; `None` if there is none.
-    pub async fn getlk(&self, _caller: Caller, _inode: u64, _lock: Lock) -> Result<Option<Lock>> {
-        Err(Code::NotSupported.into())
+    pub async fn getlk(&self, _caller: Caller, inode: u64, wanted: Lock) -> Result<Option<Lock>> {
+        match self.own().test_lock(InodeId(inode), &asked(wanted)).await? {
+            LockAnswer::Free => Ok(None),
+            LockAnswer::Conflict(held) => Ok(Some(found(held))),
+            LockAnswer::Deadlock => Ok(Some(wanted)),
+        }
     }
 
     /// Takes, changes or gives up a lock. With `cancelled` it waits for others until that future is ready;
@@ -16,13 +73,103 @@ impl Vfs {
     pub async fn setlk<C>(
         &self,
         _caller: Caller,
-        _inode: u64,
-        _lock: Lock,
-        _cancelled: Option<C>,
+        inode: u64,
+        wanted: Lock,
+        cancelled: Option<C>,
     ) -> Result<Locked>
     where
         C: Future<Output = ()> + Send,
     {
-        Err(Code::NotSupported.into())
+        if wanted.kind == LockKind::Unlock {
+            return self.unlock(inode, wanted).await;
+        }
+        self.cache.at(inode, |node| node.lockers.insert(wanted.owner));
+        let Some(cancelled) = cancelled else {
+            return self.try_lock(inode, wanted, false).await;
+        };
+        tokio::pin!(cancelled);
+        let place = self.waits.join(inode);
+        loop {
+            let told = place.notify.notified();
+            tokio::pin!(told);
+            // From here on no wake-up is missed.
+            told.as_mut().enable();
+            match self.try_lock(inode, wanted, true).await? {
+                Locked::Held => {}
+                answer => return Ok(answer),
+            }
+            tokio::select! {
+                () = &mut cancelled => return Ok(Locked::Cancelled),
+                () = told => {}
+                () = sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    async fn try_lock(&self, inode: u64, wanted: Lock, wait: bool) -> Result<Locked> {
+        Ok(
+            match self.own().lock(InodeId(inode), &asked(wanted), wait).await? {
+                LockAnswer::Free => Locked::Done,
+                LockAnswer::Conflict(_) => Locked::Held,
+                LockAnswer::Deadlock => Locked::Deadlock,
+            },
+        )
+    }
+
+    /// What was written under the lock is there for whoever takes it next.
+    async fn unlock(&self, inode: u64, wanted: Lock) -> Result<Locked> {
+        let may_hold = self
+            .cache
+            .peek(inode, |node| node.lockers.contains(&wanted.owner));
+        if may_hold == Some(true) {
+            self.settle(inode).await;
+            self.own().lock(InodeId(inode), &asked(wanted), false).await?;
+        }
+        Ok(Locked::Done)
+    }
+
+    /// An owner has closed the file: its locks go. The master is asked only if it may have some.
+    pub(super) async fn unlock_all(&self, inode: u64, owner: u64) {
+        let all = Lock {
+            owner,
+            pid: 0,
+            start: 0,
+            end: u64::MAX,
+            kind: LockKind::Unlock,
+        };
+        if let Err(error) = self.unlock(inode, all).await {
+            tracing::warn!(inode, %error, "locks of a closed file were not given up");
+            return;
+        }
+        self.cache.peek(inode, |node| node.lockers.remove(&owner));
+    }
+}
+
+fn asked(wanted: Lock) -> dfs_client::Lock {
+    dfs_client::Lock {
+        owner: wanted.owner,
+        pid: wanted.pid,
+        start: wanted.start,
+        end: wanted.end,
+        kind: match wanted.kind {
+            LockKind::Shared => dfs_client::LockKind::Shared,
+            LockKind::Exclusive => dfs_client::LockKind::Exclusive,
+            LockKind::Unlock => dfs_client::LockKind::Unlock,
+        },
+        flock: false,
+    }
+}
+
+fn found(held: LockRange) -> Lock {
+    Lock {
+        owner: held.owner,
+        pid: held.pid,
+        start: held.start,
+        end: held.end,
+        kind: if held.exclusive {
+            LockKind::Exclusive
+        } else {
+            LockKind::Shared
+        },
     }
 }

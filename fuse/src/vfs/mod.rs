@@ -1,38 +1,54 @@
 //! The file system of a mount, without the kernel: methods are named as FUSE names its requests.
 //!
-//! In reading order: [`tree`] (names), [`attributes`], [`directories`] (listings), [`handles`] (open files),
-//! [`locks`], [`space`]. A method whose answer is cached completes at its first poll; it never blocks its thread and
-//! holds no lock across an await. Errors are the house's [`Error`]; the edge turns them into errno.
+//! In reading order: `tree` (names), `attributes` and `xattrs`, `directories` (listings), `handles` (open files) over
+//! [`content`] (their bytes), `locks`, `space`. They answer from `cache` where they can, which `changes` keeps right by
+//! what the master tells of other mounts; what the kernel must drop leaves through `notices`. `orphans` gives removed
+//! files back that nobody has open any more, `upkeep` bounds the memory.
+//!
+//! A method whose answer is cached completes at its first poll; it never blocks its thread and holds no lock across an
+//! await. Errors are the house's [`Error`](dfs_client::Error); the edge turns them into errno.
 
 mod attributes;
+mod cache;
+mod changes;
 pub mod content;
 mod directories;
 mod handles;
 mod locks;
+mod notices;
+mod orphans;
+mod reach;
 mod space;
 mod tree;
 mod types;
+mod upkeep;
+mod xattrs;
 
 pub use handles::Create;
 pub use types::*;
 
-use dfs_client::{Client, InodeId, Inodes, Result};
-use std::sync::atomic::AtomicU64;
+use cache::Cache;
+use dfs_client::{Client, InodeId, Inodes, Metadata, Result, WatchControl};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// Invalidations that may wait for the kernel; beyond it the change stream waits.
-const NOTICES_MAX: usize = 1_024;
+use tokio_util::sync::CancellationToken;
 
 /// A mounted file system.
 pub struct Vfs {
     client: Client,
     options: Options,
-    handles: handles::Handles,
-    directories: directories::Directories,
-    notices: Mutex<Option<mpsc::Receiver<Notice>>>,
-    _notify: mpsc::Sender<Notice>,
-    told: AtomicU64,
+    cache: Cache,
+    contents: Arc<content::Shared>,
+    files: handles::Files,
+    listings: directories::Listings,
+    waits: locks::Waits,
+    room: space::Remembered,
+    notices: notices::Notices,
+    orphans: orphans::Orphans,
+    reach: reach::Reach,
+    control: WatchControl,
+    stopping: CancellationToken,
 }
 
 impl std::fmt::Debug for Vfs {
@@ -42,34 +58,51 @@ impl std::fmt::Debug for Vfs {
 }
 
 impl Vfs {
-    /// Starts a file system on a connected client, whose session becomes the mount's.
+    /// Starts a file system on a connected client, whose session is the mount's from now on (it was opened with
+    /// [`Settings::mount`](dfs_client::Settings::mount)). Ends with [`Vfs::stop`].
     ///
     /// # Errors
     /// The master's, if the root cannot be read.
     pub async fn start(client: Client, options: Options) -> Result<Arc<Vfs>> {
-        let (sender, receiver) = mpsc::channel(NOTICES_MAX);
+        let watch = client.watch();
+        let limits = content::Limits {
+            dirty_bytes: options.write_buffer_bytes,
+            cache_bytes: options.data_cache_bytes,
+            ..content::Limits::default()
+        };
         let vfs = Arc::new(Vfs {
+            cache: Cache::new(),
+            contents: content::Shared::start(&client, limits),
+            files: handles::Files::default(),
+            listings: directories::Listings::default(),
+            waits: locks::Waits::default(),
+            room: space::Remembered::default(),
+            notices: notices::Notices::new(),
+            orphans: orphans::Orphans::default(),
+            reach: reach::Reach::new(),
+            control: watch.control(),
+            stopping: CancellationToken::new(),
             client,
             options,
-            handles: handles::Handles::default(),
-            directories: directories::Directories::default(),
-            notices: Mutex::new(Some(receiver)),
-            _notify: sender,
-            told: AtomicU64::new(0),
         });
-        vfs.root().stat(InodeId::ROOT).await?;
+        tokio::spawn(changes::follow(vfs.clone(), watch));
+        tokio::spawn(orphans::give_back(vfs.clone()));
+        tokio::spawn(upkeep::keep(vfs.clone()));
+        vfs.fresh(Caller::default(), InodeId::ROOT.0).await?;
+        vfs.refresh_room().await;
         Ok(vfs)
     }
 
     /// What the kernel must be told, in order; once. Tell it from a thread of its own, never from a request's.
+    /// As long as nobody has asked for them there is no kernel to tell.
     #[must_use]
     pub fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
-        lock(&self.notices).take()
+        self.notices.take()
     }
 
     /// The kernel was told of everything up to this number.
     pub fn told(&self, number: u64) {
-        self.told.fetch_max(number, std::sync::atomic::Ordering::Release);
+        self.notices.told(number);
     }
 
     /// Sends what is buffered in all open files; it goes on.
@@ -77,15 +110,22 @@ impl Vfs {
     /// # Errors
     /// The first failure of a file.
     pub async fn flush_all(&self) -> Result<()> {
-        self.handles.flush_all().await
+        self.contents.settle_all().await
     }
 
-    /// Ends it: what is buffered is sent, the session is closed.
+    /// Returns when answers may be kept: the change stream stands.
+    pub async fn watching(&self) {
+        self.reach.watching().await;
+    }
+
+    /// Ends it: what is buffered is sent, what is removed and open is given up.
     ///
     /// # Errors
     /// The first failure of a file.
     pub async fn stop(&self) -> Result<()> {
-        self.handles.close_all().await
+        let settled = self.contents.settle_all().await;
+        self.stopping.cancel();
+        settled
     }
 
     /// Calls in a caller's name.
@@ -103,8 +143,39 @@ impl Vfs {
     }
 
     /// Calls in the mount's own name: for what was permitted when a file was opened.
-    fn root(&self) -> Inodes {
+    fn own(&self) -> Inodes {
         self.client.inodes().acting_as(dfs_client::Caller::default())
+    }
+
+    /// Calls for a question whose permission the kernel has checked already, if it does that.
+    fn asking(&self, caller: Caller) -> Inodes {
+        if self.options.ask_permission {
+            self.acting(caller)
+        } else {
+            self.own()
+        }
+    }
+
+    /// For how long the kernel may keep what was asked for in an epoch.
+    fn ttls(&self, sure: bool) -> (Duration, Duration) {
+        if sure && !self.options.ask_permission {
+            (self.options.entry_ttl, self.options.attr_ttl)
+        } else {
+            (Duration::ZERO, Duration::ZERO)
+        }
+    }
+
+    /// As this mount's programs must see it.
+    fn shown(&self, mut metadata: Metadata) -> Metadata {
+        if metadata.is_file()
+            && let Some(content) = self
+                .cache
+                .peek(metadata.inode.0, |node| node.content.clone())
+                .flatten()
+        {
+            content.overlay(&mut metadata);
+        }
+        metadata
     }
 }
 
