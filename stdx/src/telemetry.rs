@@ -21,13 +21,20 @@ pub enum Error {
 /// Sends this process's log to stderr. Call it once, in `main`; `default_level` (such as `info`) holds where
 /// `DFS_LOG` does not say otherwise.
 ///
+/// Of the libraries in `silent` nothing is shown unless `DFS_LOG` names them.
+///
 /// # Errors
 /// `DFS_LOG` cannot be read, or this was called before.
-pub fn init(default_level: tracing::Level) -> Result<(), Error> {
-    let filter = EnvFilter::builder()
+pub fn init(default_level: tracing::Level, silent: &[&str]) -> Result<(), Error> {
+    let mut filter = EnvFilter::builder()
         .with_default_directive(default_level.into())
         .with_env_var(VARIABLE)
         .from_env()?;
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    for library in silent.iter().filter(|library| !asked.contains(*library)) {
+        let directive = format!("{library}=off").parse();
+        filter = filter.add_directive(directive.expect("the name of a library"));
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -15,6 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// so that a node's command line run by hand lives on its own.
 pub(crate) const PARENT_VARIABLE: &str = "DFS_PARENT";
 
+/// fuser complains when a program that was killed is not there to hear its answer.
+const SILENT: [&str; 1] = ["fuser"];
+
 /// Readies the process for a life as `role`.
 ///
 /// # Errors
@@ -22,7 +25,7 @@ pub(crate) const PARENT_VARIABLE: &str = "DFS_PARENT";
 pub(crate) fn prepare(role: &str) -> Result<()> {
     die_with_parent(role)?;
     raise_open_files()?;
-    dfs_stdx::telemetry::init(tracing::Level::INFO)
+    dfs_stdx::telemetry::init(tracing::Level::INFO, &SILENT)
         .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
     let typed = Args::command();
     if let Some(command) = typed.find_subcommand(role) {
