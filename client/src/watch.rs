@@ -69,6 +69,7 @@ impl Client {
             wishes: wishes.clone(),
             streams: 0,
             last: None,
+            silent: None,
         };
         tokio::spawn(watcher.run());
         Watch {
@@ -196,6 +197,8 @@ struct Watcher {
     streams: u64,
     /// The session of the last one.
     last: Option<ClientId>,
+    /// A stream on which nothing came any more; kept until there is another.
+    silent: Option<Line>,
 }
 
 /// A stream that was welcomed.
@@ -284,6 +287,7 @@ impl Watcher {
             }
         };
         self.streams += 1;
+        self.silent = None;
         let same_session = self.last.replace(client).is_none_or(|last| last == client);
         if !same_session {
             self.wishes.lock().forget.clear();
@@ -302,12 +306,17 @@ impl Watcher {
     }
 
     /// Passes on what comes, and says what is to be said, until the stream breaks.
-    async fn converse(&self, mut open: Open) -> Over {
-        loop {
+    async fn converse(&mut self, mut open: Open) -> Over {
+        let over = loop {
             if let Err(over) = self.step(&mut open).await {
-                return over;
+                break over;
             }
+        };
+        if matches!(&over, Over::Broken(error) if error.code == Code::TimedOut) {
+            // To hang up would tell the master that this process is gone.
+            self.silent = Some(open.line);
         }
+        over
     }
 
     async fn step(&self, open: &mut Open) -> std::result::Result<(), Over> {

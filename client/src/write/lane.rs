@@ -291,7 +291,8 @@ impl Lane {
             (p.synced, p.settled)
         };
         if self.wanted.sync > synced && self.window.synced_ticket() >= self.wanted.sync {
-            if self.length > self.durable {
+            // Overwritten bytes move the times, and whoever keeps the old ones must hear of it.
+            if self.length > self.durable || self.touched && self.shared.informed {
                 return Some(self.commit(true));
             }
             self.publish_wanted(self.wanted.sync, settled);

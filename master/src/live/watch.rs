@@ -93,6 +93,8 @@ pub struct Note {
 #[derive(Debug, Default)]
 struct Session {
     line: Option<Line>,
+    /// The number of its last stream.
+    last: u64,
     /// The group of commands in which it began.
     begun: u64,
 }
@@ -165,10 +167,11 @@ impl Watch {
     pub fn begin(&self, client: ClientId) {
         let mut tables = self.lock();
         let begun = self.group.load(Ordering::SeqCst);
-        tables
-            .sessions
-            .entry(client)
-            .or_insert(Session { line: None, begun });
+        tables.sessions.entry(client).or_insert(Session {
+            line: None,
+            last: 0,
+            begun,
+        });
         self.count(&tables);
     }
 
@@ -254,6 +257,7 @@ impl Watch {
         let session = tables.sessions.get_mut(&client)?;
         let (line, messages) = Line::new(number);
         session.line = Some(line);
+        session.last = number;
         tables.streams = number;
         Some((number, messages))
     }
@@ -263,13 +267,12 @@ impl Watch {
         self.lock().cut(client, stream)
     }
 
-    /// True if the session is known and has no stream.
+    /// True if the session is known, and this was its last stream, and is over.
     #[must_use]
-    pub fn is_away(&self, client: ClientId) -> bool {
-        self.lock()
-            .sessions
-            .get(&client)
-            .is_some_and(|s| s.line.is_none())
+    pub fn is_away_since(&self, client: ClientId, stream: u64) -> bool {
+        let tables = self.lock();
+        let session = tables.sessions.get(&client);
+        session.is_some_and(|s| s.line.is_none() && s.last == stream)
     }
 
     /// The session has dealt with everything up to this. False: the stream is not the session's any more.

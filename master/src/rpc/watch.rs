@@ -172,7 +172,7 @@ impl Listener {
         let (client, live) = (self.client, &self.door.desk.live);
         // A call of a living process comes later than what was still under way when its stream broke.
         let is_alive = live.lock().clients.was_heard_since(client, broke + grace / 2);
-        if is_alive || !live.watch.is_away(client) {
+        if is_alive || !live.watch.is_away_since(client, self.number) {
             return;
         }
         tracing::info!(%client, "a mount is gone: its session ends");
