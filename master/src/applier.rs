@@ -11,6 +11,7 @@
 mod checkpoint;
 mod committer;
 mod open;
+mod settler;
 #[cfg(test)]
 mod tests;
 
@@ -88,7 +89,7 @@ impl Options {
 pub struct Applier {
     handle: Handle,
     stop: CancellationToken,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
     _lock: Box<dyn Lock>,
 }
 
@@ -127,6 +128,12 @@ impl Applier {
             options: options.clone(),
             cluster: opened.log.cluster(),
         };
+        let settles = settler::run(
+            ground.clone(),
+            world.pool.clone(),
+            progress.subscribe(),
+            failure.clone(),
+        );
         let committer = Committer {
             log: opened.log,
             ground,
@@ -134,7 +141,10 @@ impl Applier {
             low_space_bytes: options.low_space_bytes,
         };
         let commits = committer::run(committer, world.pool.clone(), (queue, progress), failure);
-        let tasks = [tokio::spawn(commits), tokio::spawn(checkpoints.run())];
+        let mut tasks = vec![tokio::spawn(commits), tokio::spawn(checkpoints.run())];
+        if options.view != ViewKind::Memory {
+            tasks.push(tokio::spawn(settles));
+        }
         Ok(Applier {
             handle,
             stop,

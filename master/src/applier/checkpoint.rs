@@ -68,15 +68,22 @@ impl Checkpoints {
             }
             covered = now.applied;
         }
-        let checkpointer = self.ground.checkpointer();
-        if let Err(error) = self.pool.run(move || checkpointer.checkpoint()).await {
+        if let Err(error) = self.make_durable().await {
             self.failure.fail(error.to_string());
         }
     }
 
+    async fn make_durable(&self) -> store::Result<Option<u64>> {
+        let ground = self.ground.clone();
+        let work = move || {
+            ground.settle()?;
+            ground.checkpointer().checkpoint()
+        };
+        self.pool.run(work).await
+    }
+
     async fn checkpoint(&mut self, now: Progress, dumped_at_bytes: &mut u64) -> store::Result<()> {
-        let checkpointer = self.ground.checkpointer();
-        let durable = self.pool.run(move || checkpointer.checkpoint()).await?;
+        let durable = self.make_durable().await?;
         let last_bytes = self.dumps.first().map_or(0, |dump| dump.bytes);
         if now.logged_bytes - *dumped_at_bytes >= self.options.dump_log_bytes.max(last_bytes) {
             match self.dump(now.term).await {

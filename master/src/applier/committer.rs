@@ -6,7 +6,7 @@ use dfs_proto::{ClientId, Code, Error, InodeId, Result};
 use dfs_stdx::blocking::Pool;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Failure;
+use super::{Failure, settler};
 use crate::command::{Change, Command, Outcome, Reply};
 use crate::live::watch::{Note, Watch};
 use crate::log::{self, Log, Payload};
@@ -151,6 +151,7 @@ impl Committer {
         if let Some(index) = group.cut {
             self.log.cut(index)?;
         }
+        settler::settle_if_due(&self.ground)?;
         let is_low = self.log.free_bytes()? < self.low_space_bytes;
         let refused: Vec<bool> = group.take_space.iter().map(|takes| is_low && *takes).collect();
         let asked = group.payloads.into_iter().zip(&refused);

@@ -12,10 +12,10 @@ use dfs_proto::{Code, Error as Refused};
 use dfs_stdx::disk::{self, Disk, Lock};
 
 use super::committer::{Broken, apply};
-use super::{Options, ViewKind};
+use super::{Options, ViewKind, settler};
 use crate::log::{self, Entry, Log, Payload, Place};
 use crate::store::dump::{self, Found, Reader};
-use crate::store::{self, Batch, Ground, MemoryStore, Opened as Sled, SledStore, Store};
+use crate::store::{self, Batch, Behind, Ground, MemoryStore, Opened as Sled, SledStore, Store};
 
 /// Records applied as one batch while the log is replayed.
 const REPLAY_GROUP: usize = 256;
@@ -185,7 +185,7 @@ fn existing(options: &Options, cluster: ClusterId) -> std::result::Result<Box<dy
         return Err("it was in memory".into());
     };
     match SledStore::open(&view(options), cluster, cache_bytes) {
-        Sled::Good(store) => Ok(Box::new(store)),
+        Sled::Good(store) => Ok(Box::new(Behind::new(store))),
         Sled::Missing => Err("it is missing".into()),
         Sled::Unusable(why) => Err(why),
     }
@@ -198,7 +198,8 @@ fn fresh(options: &Options, cluster: ClusterId) -> Result<Box<dyn Store>> {
     };
     let path = view(options);
     SledStore::set_aside(&path)?;
-    Ok(Box::new(SledStore::create(&path, cluster, cache_bytes)?))
+    let store = SledStore::create(&path, cluster, cache_bytes)?;
+    Ok(Box::new(Behind::new(store)))
 }
 
 /// Loads the newest dump that can be read and holds what record `least` did. False if there is none.
@@ -253,6 +254,7 @@ impl<'a> Replay<'a> {
         let payloads = std::mem::take(&mut self.payloads);
         if !payloads.is_empty() {
             apply(self.ground, self.ground.applied() + 1, &payloads, None)?;
+            settler::settle_if_due(self.ground)?;
         }
         Ok(())
     }

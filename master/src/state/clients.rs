@@ -72,7 +72,11 @@ pub(super) fn remember(txn: &mut Txn<'_>, request: &RequestId, outcome: &Outcome
         return; // The command ended its own session.
     };
     if request.lowest_unanswered > session.lowest {
-        forget(txn, id, request.lowest_unanswered);
+        // Kept results are of these sequences, see `stored_outcome`; no need to look for them.
+        let end = session.lowest.saturating_add(REQUESTS_OUTSTANDING_MAX);
+        for sequence in session.lowest..request.lowest_unanswered.min(end) {
+            txn.remove(keys::result(id, sequence));
+        }
         session.lowest = request.lowest_unanswered;
         tables::save(txn, keys::client(id), &session);
     }
@@ -85,9 +89,9 @@ pub(super) fn remember(txn: &mut Txn<'_>, request: &RequestId, outcome: &Outcome
     }
 }
 
-fn forget(txn: &mut Txn<'_>, id: ClientId, below: u64) {
+fn forget_all(txn: &mut Txn<'_>, id: ClientId) {
     let gone: Vec<_> = txn
-        .scan(&keys::result(id, 0), &keys::result(id, below))
+        .scan(&keys::result(id, 0), &keys::result(id, u64::MAX))
         .map(|(key, _)| key)
         .collect();
     gone.into_iter().for_each(|key| txn.remove(key));
@@ -124,7 +128,7 @@ pub(super) fn open(ctx: &mut Context<'_, '_>, open: &OpenClient) -> Result<Reply
 pub(super) fn end(ctx: &mut Context<'_, '_>, end: &EndClient) -> Result<Reply> {
     let id = ClientId(end.client);
     if let Some(session) = client(ctx.txn, id) {
-        forget(ctx.txn, id, u64::MAX);
+        forget_all(ctx.txn, id);
         ctx.txn.remove(keys::nonce(session.nonce));
         ctx.txn.remove(keys::client(id));
     }

@@ -18,6 +18,8 @@ const END: &[u8] = &[0xff];
 #[derive(Debug)]
 pub struct Ground {
     store: RwLock<Box<dyn Store>>,
+    /// Held while the store settles. Locked before the store's guard.
+    settling: Mutex<()>,
     /// Locked after the store's guard.
     pin: Mutex<Option<Pin>>,
 }
@@ -39,6 +41,7 @@ impl Ground {
     pub fn new(store: Box<dyn Store>) -> Self {
         Ground {
             store: RwLock::new(store),
+            settling: Mutex::new(()),
             pin: Mutex::new(None),
         }
     }
@@ -79,7 +82,36 @@ impl Ground {
         store.commit(batch, applied)
     }
 
-    /// See [`Store::checkpointer`].
+    /// Keys of commits that are not settled yet.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.store
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unsettled()
+    }
+
+    /// Settles everything committed so far; reads and commits go on meanwhile.
+    ///
+    /// # Errors
+    /// If the store fails: nothing may be committed to it any more.
+    pub fn settle(&self) -> Result<()> {
+        let _one = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = self
+            .store
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .settle();
+        let Some(settling) = begun else { return Ok(()) };
+        settling()?;
+        self.store
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .settled();
+        Ok(())
+    }
+
+    /// See [`Store::checkpointer`]; settle first what it should cover.
     #[must_use]
     pub fn checkpointer(&self) -> Box<dyn Checkpoint> {
         self.store
@@ -90,6 +122,7 @@ impl Ground {
 
     /// Pins the entries for [`Ground::take`], in place of an earlier pin. Returns the index of the last command in them.
     pub fn pin(&self) -> u64 {
+        let _settled = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         let (from, expected) = (FIRST.to_vec(), store.tally());
         let pin = Pin {

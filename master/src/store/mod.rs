@@ -1,6 +1,7 @@
 //! The ground: ordered bytes under the state, in one tree, changed by one batch for a group of commands.
 //!
-//! From below: a [`Store`] (sled, or memory) holds what is committed, with the index of the last command in it.
+//! From below: a [`Store`] (sled behind a layer in memory, or memory alone) holds what is committed, with the index of
+//! the last command in it.
 //! A [`View`] reads it for as long as a guard is held. A [`Txn`] lays writes over a view (or over another `Txn`),
 //! so that commands of one group see each other; its [`Batch`] is committed at once.
 //!
@@ -9,7 +10,9 @@
 //!
 //! Durability is not the store's but the log's: what a store has lost is applied again from there.
 
+mod behind;
 pub mod dump;
+mod filter;
 mod ground;
 pub mod keys;
 mod memory;
@@ -21,6 +24,7 @@ mod txn;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+pub use behind::Behind;
 pub use ground::Ground;
 pub use memory::MemoryStore;
 pub use sled::{Opened, SledStore};
@@ -37,6 +41,9 @@ pub type Pair = (Key, Value);
 pub type Scan<'a> = Box<dyn Iterator<Item = Pair> + 'a>;
 /// Entries of a range in key order, straight from a store.
 pub type StoreScan<'a> = Box<dyn Iterator<Item = Result<Pair>> + 'a>;
+
+/// Moves commits that a store kept in memory to its ground: run it beside reads and commits, then tell [`Store::settled`].
+pub type Settling = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// Longest value a batch may hold, in bytes: sled 0.34 never frees the space of values over 128 KiB.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -160,8 +167,21 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// If the ground cannot be written: nothing may be committed to this store any more.
     fn commit(&mut self, batch: &Batch, applied: u64) -> Result<()>;
 
-    /// What [`Checkpoint::checkpoint`] is asked of, without a hold on the store.
+    /// What [`Checkpoint::checkpoint`] is asked of, without a hold on the store. It covers what is settled.
     fn checkpointer(&self) -> Box<dyn Checkpoint>;
+
+    /// Keys of commits that are not settled yet.
+    fn unsettled(&self) -> usize {
+        0
+    }
+
+    /// Begins to settle what is committed; `None` if there is nothing to settle.
+    fn settle(&mut self) -> Option<Settling> {
+        None
+    }
+
+    /// The settling that was begun is done.
+    fn settled(&mut self) {}
 }
 
 /// Makes a store durable beside its use. Blocks for as long as the disk does.

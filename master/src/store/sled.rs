@@ -17,12 +17,13 @@ mod tests;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BufMut};
 use dfs_proto::ids::ClusterId;
 
+use super::filter::Filter;
 use super::{Batch, Checkpoint, Error, Pair, Result, Store, StoreScan, Tally, Value};
 use suspect::{Suspect, tried, watched};
 
@@ -39,7 +40,9 @@ pub struct SledStore {
     tree: sled::Db,
     cluster: ClusterId,
     applied: Arc<AtomicU64>,
-    tally: Tally,
+    tally: Mutex<Tally>,
+    /// Of all keys but the store's own.
+    filter: Filter,
     suspect: Suspect,
 }
 
@@ -89,7 +92,8 @@ impl SledStore {
         if own.cluster != cluster {
             return Err(format!("it belongs to cluster {}", own.cluster));
         }
-        let found = walked(&tree).map_err(|error| error.to_string())?;
+        let filter = Filter::for_keys(own.tally.entries.saturating_mul(2));
+        let found = walked(&tree, &filter).map_err(|error| error.to_string())?;
         if found != own.tally {
             let (found, expected) = (found.entries, own.tally.entries);
             return Err(format!(
@@ -99,7 +103,7 @@ impl SledStore {
         if own.applied == 0 && found.entries > 0 {
             return Err("a dump was not loaded to its end".into());
         }
-        Ok(Self::with(tree, path, own))
+        Ok(Self::with(tree, path, own, filter))
     }
 
     /// Makes an empty store; there must be nothing at `path`.
@@ -119,7 +123,7 @@ impl SledStore {
             tally: Tally::default(),
         };
         tree.insert(OWN, own.encode()).map_err(failed)?;
-        let store = Self::with(tree, path, own);
+        let store = Self::with(tree, path, own, Filter::for_keys(0));
         store.checkpointer().checkpoint()?;
         if let Some(parent) = path.parent() {
             sync(parent)?;
@@ -127,7 +131,7 @@ impl SledStore {
         Ok(store)
     }
 
-    fn with(tree: sled::Db, path: &Path, own: Own) -> SledStore {
+    fn with(tree: sled::Db, path: &Path, own: Own, filter: Filter) -> SledStore {
         let Own {
             cluster,
             applied,
@@ -137,7 +141,8 @@ impl SledStore {
             tree,
             cluster,
             applied: Arc::new(AtomicU64::new(applied)),
-            tally,
+            tally: Mutex::new(tally),
+            filter,
             suspect: Suspect::of(path),
         }
     }
@@ -162,6 +167,55 @@ impl SledStore {
         Ok(aside)
     }
 
+    /// As [`Store::commit`], beside reads (which may see half of it). Commits follow each other.
+    pub(super) fn commit_shared(&self, batch: &Batch, applied: u64) -> Result<()> {
+        assert!(
+            applied >= self.applied(),
+            "the applied index went from {} to {applied}",
+            self.applied()
+        );
+        let mut changes = sled::Batch::default();
+        let mut tally = self.tally_now();
+        for (key, value) in batch.iter() {
+            assert_ne!(key, OWN, "the state wrote the store's own record");
+            let old = self.get(key)?;
+            if let Some(old) = &old {
+                tally.remove(key, old);
+            }
+            match value {
+                Some(value) => {
+                    tally.add(key, value);
+                    self.filter.insert(key);
+                    changes.insert(key, value);
+                }
+                None if old.is_some() => changes.remove(key),
+                None => {}
+            }
+        }
+        changes.insert(
+            OWN,
+            Own {
+                cluster: self.cluster,
+                applied,
+                tally,
+            }
+            .encode(),
+        );
+        self.read(|tree| tree.apply_batch(changes))?;
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally;
+        self.applied.store(applied, Ordering::Release);
+        Ok(())
+    }
+
+    fn tally_now(&self) -> Tally {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True only if `key` has no value, which is found out without asking sled.
+    pub(super) fn lacks(&self, key: &[u8]) -> bool {
+        !self.filter.may_hold(key)
+    }
+
     fn read<T>(&self, read: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> Result<T> {
         watched(&self.suspect, || read(&self.tree)).map_err(|error| self.noted(error))
     }
@@ -177,6 +231,9 @@ impl SledStore {
 
 impl Store for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        if self.lacks(key) {
+            return Ok(None);
+        }
         Ok(self.read(|tree| tree.get(key))?.map(|value| value.to_vec()))
     }
 
@@ -206,43 +263,11 @@ impl Store for SledStore {
     }
 
     fn tally(&self) -> Option<Tally> {
-        Some(self.tally)
+        Some(self.tally_now())
     }
 
     fn commit(&mut self, batch: &Batch, applied: u64) -> Result<()> {
-        assert!(
-            applied >= self.applied(),
-            "the applied index went from {} to {applied}",
-            self.applied()
-        );
-        let mut changes = sled::Batch::default();
-        let mut tally = self.tally;
-        for (key, value) in batch.iter() {
-            assert_ne!(key, OWN, "the state wrote the store's own record");
-            if let Some(old) = self.read(|tree| tree.get(key))? {
-                tally.remove(key, &old);
-            }
-            match value {
-                Some(value) => {
-                    tally.add(key, value);
-                    changes.insert(key, value);
-                }
-                None => changes.remove(key),
-            }
-        }
-        changes.insert(
-            OWN,
-            Own {
-                cluster: self.cluster,
-                applied,
-                tally,
-            }
-            .encode(),
-        );
-        self.read(|tree| tree.apply_batch(changes))?;
-        self.tally = tally;
-        self.applied.store(applied, Ordering::Release);
-        Ok(())
+        self.commit_shared(batch, applied)
     }
 
     fn checkpointer(&self) -> Box<dyn Checkpoint> {
@@ -316,13 +341,14 @@ impl Own {
     }
 }
 
-/// Everything but the store's own record, counted.
-fn walked(tree: &sled::Tree) -> sled::Result<Tally> {
+/// Everything but the store's own record, counted, and its keys taken into the filter.
+fn walked(tree: &sled::Tree, filter: &Filter) -> sled::Result<Tally> {
     let mut tally = Tally::default();
     for entry in tree {
         let (key, value) = entry?;
         if key != OWN {
             tally.add(&key, &value);
+            filter.insert(&key);
         }
     }
     Ok(tally)
