@@ -6,7 +6,7 @@ use crate::file::{Gift, Handle};
 use crate::inodes::Inodes;
 use crate::settings::OpenOptions;
 use crate::types::{Metadata, SetAttributes};
-use crate::write::Delivery;
+use crate::write::{Delivery, Writer};
 use bytes::Bytes;
 use dfs_proto::Result;
 
@@ -23,12 +23,18 @@ impl Inodes {
         )
     }
 
+    /// The clock by which commits tell times: nanoseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn now_ns(&self) -> i64 {
+        self.core.mtime_ns()
+    }
+
     /// As [`Inodes::attach`], with the grant that came to another handle when it created the file.
     #[must_use]
     pub fn attach_created(&self, metadata: &Metadata, options: OpenOptions, created: &Handle) -> Handle {
         let gift = Gift {
             located: None,
-            grant: created.maybe_writer().and_then(|w| w.take_first()),
+            grant: created.maybe_writer().and_then(Writer::take_first),
         };
         Handle::new(&self.core, metadata, self.caller.clone(), options, gift)
     }
@@ -70,10 +76,16 @@ impl Handle {
         }
     }
 
+    /// The file as the newest commit left it, if there was one since this was last asked.
+    #[must_use]
+    pub fn committed(&self) -> Option<Metadata> {
+        self.maybe_writer().and_then(Writer::committed)
+    }
+
     /// The failure that the next flush would report; it will not.
     #[must_use]
     pub fn take_problem(&self) -> Option<dfs_proto::Error> {
-        self.maybe_writer().and_then(|w| w.take_problem())
+        self.maybe_writer().and_then(Writer::take_problem)
     }
 
     /// Sets the size and other attributes in one call, after all that was delivered is committed.

@@ -15,7 +15,7 @@ use crate::engine::Core;
 use crate::file::Opened;
 use crate::meter::Meter;
 use crate::plan::packets;
-use crate::types::Caller;
+use crate::types::{Caller, Metadata};
 use bytes::Bytes;
 use dfs_proto::checksum::of_pieces;
 use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result, Version, WriterId};
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     informed: bool,
     /// Lengths the master has learnt from this handle.
     growths: AtomicU64,
+    /// The file as the newest commit left it.
+    committed: Mutex<Option<Metadata>>,
     /// A failure that was not reported yet.
     problem: Mutex<Option<Error>>,
 }
@@ -129,6 +131,14 @@ impl Shared {
             .get_or_insert(error);
     }
 
+    /// What the master answered to a commit.
+    fn note_committed(&self, answer: Option<Metadata>) {
+        let mut newest = self.committed.lock().expect("no panic while held");
+        if let Some(answer) = answer.filter(|a| newest.as_ref().is_none_or(|n| n.change < a.change)) {
+            *newest = Some(answer);
+        }
+    }
+
     fn report(&self) -> Result<()> {
         self.problem
             .lock()
@@ -156,6 +166,7 @@ impl Writer {
                 written_ns: AtomicI64::new(0),
                 informed: file.options.informed,
                 growths: AtomicU64::new(0),
+                committed: Mutex::default(),
                 problem: Mutex::default(),
             }),
             chunk_bytes,
@@ -184,6 +195,11 @@ impl Writer {
     /// The last write was made then.
     pub(crate) fn written_at(&self, ns: i64) {
         self.shared.written_ns.store(ns, Ordering::Relaxed);
+    }
+
+    /// The file as the newest commit left it, once.
+    pub(crate) fn committed(&self) -> Option<Metadata> {
+        self.shared.committed.lock().expect("no panic while held").take()
     }
 
     /// The failure that was not reported yet: someone else reports it.
@@ -309,7 +325,12 @@ impl Writer {
         let Some(mut before) = state.left.get(&slot).cloned() else {
             return Ok(None);
         };
-        ended(&mut before).await?;
+        let ended = ended(&mut before).await;
+        if self.shared.informed {
+            // Its owner reports what failed, and goes on.
+            state.left.remove(&slot);
+        }
+        ended.or_else(|error| if self.shared.informed { Ok(()) } else { Err(error) })?;
         state.left.remove(&slot);
         let unsynced = before.borrow().unsynced;
         Ok(unsynced)

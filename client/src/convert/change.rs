@@ -282,6 +282,14 @@ pub(crate) fn attributes_changed(reply: Changed) -> Result<Metadata> {
     }
 }
 
+/// The file's attributes after a commit, if the master said them.
+pub(crate) fn committed(reply: Changed) -> Option<Metadata> {
+    match reply.result {
+        Some(pb::mutate_reply::Result::Committed(c)) => metadata(c.attributes).ok(),
+        _ => None,
+    }
+}
+
 pub(crate) fn granted(reply: Changed) -> Result<Grant> {
     match reply.result {
         Some(pb::mutate_reply::Result::Granted(g)) => granted_of(g),

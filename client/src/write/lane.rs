@@ -329,7 +329,8 @@ impl Lane {
                 .master
                 .change(&shared.caller, convert::commit_length(commit))
                 .await;
-            (commit, wanted, result.map(drop))
+            let told = result.map(|answer| shared.note_committed(convert::committed(answer)));
+            (commit, wanted, told)
         })
     }
 
@@ -461,11 +462,13 @@ impl Lane {
         // A length is durable only if a sync of this lane covered it.
         let durable = self.finish == Some(true) && self.window.synced_ticket() > 0;
         let commit = self.commit_of(durable, true);
-        self.shared
+        let answer = self
+            .shared
             .core
             .master
             .change(&self.shared.caller, convert::commit_length(commit))
             .await?;
+        self.shared.note_committed(convert::committed(answer));
         self.note_recorded(commit);
         if durable {
             self.unsynced = None;

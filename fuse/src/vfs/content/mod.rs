@@ -11,96 +11,107 @@
 //! | the cluster | everything else; holes are zeros | |
 //!
 //! The size is the mount's own knowledge: what the master said last, and the ends of own writes behind that.
+//!
+//! In reading order: [`state`] (what is known, under one lock), [`send`] (the way out), [`commit`] (flush, fsync),
+//! [`read`], [`change`] (truncate, punch, seek, copy), [`append`]; below them `dirty`, `buffer`, `clean`, `pattern`,
+//! `budget`, `errors`, none of which waits for anything but room.
 
-use bytes::Bytes;
-use dfs_client::{Caller, Client, Code, Handle, InodeId, Metadata, OpenOptions, Result, SetAttributes};
-use std::sync::Arc;
+mod append;
+mod budget;
+mod buffer;
+mod change;
+mod clean;
+mod commit;
+mod dirty;
+mod errors;
+mod pattern;
+mod read;
+mod seek;
+mod send;
+mod shared;
+mod state;
+
+pub use seek::Seek;
+pub use shared::{Limits, Shared};
+
+use dfs_client::{Code, Error, Handle, InodeId, Metadata, OpenOptions, Result};
+use dfs_proto::limits::FILE_BYTES_MAX;
+use errors::Cursor;
+use pattern::Pattern;
+use state::State;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
-/// Bounds of one mount's contents.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes written by programs that not every member has: a writer waits when they are reached.
-    pub dirty_bytes: u64,
-    /// Bytes kept for reading again.
-    pub cache_bytes: u64,
-    /// How far a sequential reader is run ahead of.
-    pub readahead_bytes: u64,
-    /// Nothing written waits longer before it is sent.
-    pub age: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            dirty_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
-            readahead_bytes: 8 << 20,
-            age: Duration::from_secs(1),
-        }
-    }
-}
-
-/// What lseek(2) looks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seek {
-    /// SEEK_DATA.
-    Data,
-    /// SEEK_HOLE.
-    Hole,
-}
-
-/// What the contents of one mount share: connection, buffers, cache, one background task.
-#[derive(Debug)]
-pub struct Shared {
-    client: Client,
-}
-
-impl Shared {
-    /// Starts the background task.
-    #[must_use]
-    pub fn start(client: &Client, limits: Limits) -> Arc<Shared> {
-        let _ = limits;
-        let client = client.acting_as(Caller::default());
-        Arc::new(Shared { client })
-    }
-
-    /// Sends everything and commits all lengths (unmount, syncfs).
-    ///
-    /// # Errors
-    /// The first failure.
-    pub async fn settle_all(&self) -> Result<()> {
-        Ok(())
-    }
-}
+/// A call that waits for room ends after it.
+const ROOM_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What one open file handle remembers: which errors it was told of, how it reads.
 #[derive(Debug)]
 pub struct Opening {
-    _content: Arc<Content>,
+    content: Arc<Content>,
+    told: Cursor,
+    pattern: Mutex<Pattern>,
+    writes: bool,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if self.writes {
+            self.content.state().writers -= 1;
+        }
+    }
 }
 
 /// One file's bytes.
 #[derive(Debug)]
 pub struct Content {
     handle: Handle,
+    shared: Arc<Shared>,
+    /// Never held across an await.
+    state: Mutex<State>,
+    /// The right to send, one at a time; held throughout by what changes the file as a whole.
+    sending: tokio::sync::Mutex<()>,
+    /// One tells the master at a time.
+    committing: tokio::sync::Mutex<()>,
+    /// One appends at a time, or gives the turn back.
+    appending: tokio::sync::Mutex<()>,
+    /// Wakes the courier.
+    wake: Notify,
 }
 
 #[expect(clippy::missing_errors_doc, reason = "the cluster's, for all")]
 impl Content {
-    /// Of a regular file with these attributes; the one there is already, if there is one.
+    /// Of a regular file with these attributes; the one that is there already, if there is one.
     #[must_use]
     pub fn new(shared: &Arc<Shared>, metadata: &Metadata) -> Arc<Content> {
-        let options = OpenOptions::new().read(true).write(true).sync_on_close(false);
-        let handle = shared.client.inodes().attach(metadata, options);
-        Arc::new(Content { handle })
+        shared.content(metadata.inode, || {
+            let handle = shared.inodes.attach(metadata, options());
+            Content::with(shared, metadata, handle)
+        })
     }
 
     /// Of a file that was just created, with the handle that came of it (and maybe the grant for its first chunk).
     #[must_use]
-    pub fn created(shared: &Arc<Shared>, metadata: &Metadata, handle: Handle) -> Arc<Content> {
-        let _ = (shared, metadata);
-        Arc::new(Content { handle })
+    pub fn created(shared: &Arc<Shared>, metadata: &Metadata, handle: &Handle) -> Arc<Content> {
+        shared.content(metadata.inode, || {
+            let handle = shared.inodes.attach_created(metadata, options(), handle);
+            Content::with(shared, metadata, handle)
+        })
+    }
+
+    fn with(shared: &Arc<Shared>, metadata: &Metadata, handle: Handle) -> Content {
+        let state = State::new(metadata, handle.chunk_bytes());
+        Content {
+            handle,
+            shared: shared.clone(),
+            state: Mutex::new(state),
+            sending: tokio::sync::Mutex::default(),
+            committing: tokio::sync::Mutex::default(),
+            appending: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+        }
     }
 
     /// Which file.
@@ -112,132 +123,170 @@ impl Content {
     /// A new open handle; `writes`: it is open for writing. Drop it at release.
     #[must_use]
     pub fn open(self: &Arc<Self>, writes: bool) -> Opening {
-        let _ = writes;
+        let told = {
+            let mut state = self.state();
+            state.writers += u32::from(writes);
+            state.errors.cursor()
+        };
         Opening {
-            _content: self.clone(),
+            content: self.clone(),
+            told,
+            pattern: Mutex::default(),
+            writes,
         }
-    }
-
-    /// Up to `length` bytes from `offset`, fewer only at the end of the file, in pieces one behind the other.
-    /// Own writes are seen without being sent. Does not wait if the cache has all.
-    pub async fn read(&self, opening: &Opening, offset: u64, length: usize) -> Result<Vec<Bytes>> {
-        let _ = opening;
-        Ok(vec![self.handle.read_at(offset, length).await?])
     }
 
     /// Takes the bytes if there is room for them now; `None`: use [`Content::write`].
     pub fn try_write(self: &Arc<Self>, opening: &Opening, offset: u64, data: &[u8]) -> Option<Result<()>> {
-        let _ = (opening, offset, data);
-        None
+        if let Err(error) = self.may_write(opening, offset, data) {
+            return Some(Err(error));
+        }
+        if !self.shared.budget.try_take(data.len() as u64) {
+            return None;
+        }
+        self.put(Some(offset), data);
+        Some(Ok(()))
     }
 
     /// Takes the bytes; waits only if the mount's buffers are full. First reports what failed since this handle was
     /// last told (so do flush and sync), once.
     pub async fn write(self: &Arc<Self>, opening: &Opening, offset: u64, data: &[u8]) -> Result<()> {
-        let _ = opening;
-        self.handle.write_at(offset, Bytes::copy_from_slice(data)).await
+        self.may_write(opening, offset, data)?;
+        self.room(data.len()).await?;
+        self.put(Some(offset), data);
+        Ok(())
     }
 
-    /// Writes at the end of the file, under the append turn; returns the offset.
-    pub async fn append(self: &Arc<Self>, opening: &Opening, data: &[u8]) -> Result<u64> {
-        let _ = opening;
-        self.handle.append(Bytes::copy_from_slice(data)).await
+    fn may_write(&self, opening: &Opening, offset: u64, data: &[u8]) -> Result<()> {
+        self.state().errors.report(&opening.told)?;
+        let end = offset.checked_add(data.len() as u64);
+        match end.is_some_and(|end| end <= FILE_BYTES_MAX) {
+            true => Ok(()),
+            false => Err(Code::TooLarge.into()),
+        }
     }
 
-    /// Returns when every member has all that was written before, and the master its length and time (close(2)).
-    /// Of a file that has no other handle open for writing the grant goes back with it.
-    pub async fn flush(self: &Arc<Self>, opening: &Opening) -> Result<()> {
-        let _ = opening;
-        self.handle.flush().await
+    /// Waits until the mount's buffers have room.
+    async fn room(&self, length: usize) -> Result<()> {
+        let budget = &self.shared.budget;
+        let taken = timeout(ROOM_DEADLINE, budget.take(length as u64, || self.shared.press()));
+        let late = |_| Error::new(Code::TimedOut, "what was written before does not go away");
+        taken.await.map_err(late)
     }
 
-    /// Returns when all that was written before is on stable storage everywhere (fsync(2)).
-    pub async fn sync(self: &Arc<Self>, opening: &Opening) -> Result<()> {
-        let _ = opening;
-        self.handle.sync_all().await
-    }
-
-    /// As [`Content::flush`] for nobody in particular: before times are set, a lock is released, others are told.
-    /// Errors stay for the open handles.
-    pub async fn settle(self: &Arc<Self>) -> Result<()> {
-        self.handle.flush().await
-    }
-
-    /// The append turn is wanted elsewhere: all appended bytes are sent and committed, then the turn is given back.
-    pub async fn recall(self: &Arc<Self>) -> Result<()> {
-        self.settle().await
-    }
-
-    /// Sets the size, and what else is in `set`, in one call (`set.size` must be there). Reported as the caller's who
-    /// made the client.
-    pub async fn truncate(self: &Arc<Self>, set: SetAttributes) -> Result<Metadata> {
-        self.handle.set_attributes(set).await
-    }
-
-    /// fallocate(2): the size grows to the range's end, unless `keep_size`. Space itself is not set aside.
-    pub async fn allocate(self: &Arc<Self>, offset: u64, length: u64, keep_size: bool) -> Result<()> {
-        let _ = (offset, length, keep_size);
-        Err(Code::NotSupported.into())
-    }
-
-    /// FALLOC_FL_PUNCH_HOLE: the range reads as zeros, the size stays.
-    pub async fn punch(self: &Arc<Self>, offset: u64, length: u64) -> Result<()> {
-        let _ = (offset, length);
-        Err(Code::NotSupported.into())
-    }
-
-    /// FALLOC_FL_ZERO_RANGE: the range reads as zeros; the size grows to its end, unless `keep_size`.
-    pub async fn zero(self: &Arc<Self>, offset: u64, length: u64, keep_size: bool) -> Result<()> {
-        let _ = (offset, length, keep_size);
-        Err(Code::NotSupported.into())
-    }
-
-    /// Where data or a hole is next, from `offset` on; `None`: not before the end (ENXIO).
-    pub async fn seek(self: &Arc<Self>, offset: u64, what: Seek) -> Result<Option<u64>> {
-        let size = self.handle.len().await?;
-        Ok((offset < size).then_some(match what {
-            Seek::Data => offset,
-            Seek::Hole => size,
-        }))
-    }
-
-    /// Copies a range of `from` (which may be this file, if the ranges do not overlap) to `to_offset`; returns how much
-    /// was copied: less at the end of `from`, or of a very long range.
-    pub async fn copy(
-        self: &Arc<Self>,
-        from: &Arc<Content>,
-        from_offset: u64,
-        to_offset: u64,
-        length: u64,
-    ) -> Result<u64> {
-        let _ = (from, from_offset, to_offset, length);
-        Err(Code::NotSupported.into())
+    /// Takes bytes in, for which there is room; at the end if no offset is given. Returns where that was.
+    fn put(self: &Arc<Self>, offset: Option<u64>, data: &[u8]) -> u64 {
+        if data.is_empty() {
+            return offset.unwrap_or_else(|| self.state().size);
+        }
+        let now = (Instant::now(), self.shared.inodes.now_ns());
+        let (offset, grown, is_full, is_new) = {
+            let mut state = self.state();
+            let offset = offset.unwrap_or(state.size);
+            let grown = state.write(offset, data, now, &self.shared.pool);
+            let is_new = !std::mem::replace(&mut state.noted, true);
+            (offset, grown, state.dirty.has_full() && !state.courier, is_new)
+        };
+        self.shared.budget.give(data.len() as u64 - grown);
+        if is_new {
+            self.shared.note(self);
+        }
+        if self.shared.budget.is_tight() {
+            self.shared.press();
+        } else if is_full {
+            self.kick();
+        }
+        offset
     }
 
     /// Attributes as this mount's programs must see them: size, times and space with own writes in them.
     pub fn overlay(&self, metadata: &mut Metadata) {
-        let _ = metadata;
+        self.state().overlay(metadata);
     }
 
-    /// The master's answer to this mount's own question or change: newer than all that is known here.
+    /// The master's answer to this mount's own question or change.
     pub fn learned(&self, metadata: &Metadata) {
-        let _ = metadata;
+        self.state().learn(metadata);
     }
 
     /// Another mount changed the file: what was read of it, and where it is, is forgotten.
     pub fn changed(&self, metadata: &Metadata) {
-        let _ = metadata;
+        let mut state = self.state();
+        if metadata.change > state.known.change {
+            state.learn(metadata);
+            self.forget(&mut state);
+        }
     }
 
     /// Nothing known of the file is sure any more (the change stream broke): as [`Content::changed`].
-    pub fn doubt(&self) {}
+    pub fn doubt(&self) {
+        let mut state = self.state();
+        state.turn = false;
+        self.forget(&mut state);
+    }
 
-    /// Nothing is buffered, on its way or uncommitted.
+    fn forget(&self, state: &mut State) {
+        state.spoil(0..u64::MAX);
+        state.flying.iter_mut().for_each(|f| f.keep = false);
+        self.shared.clean().remove_file(self.inode().0);
+        self.handle.forget();
+    }
+
+    /// Nothing is buffered, on its way or uncommitted, and no turn is held.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        true
+        let state = self.state();
+        state.is_settled() && state.fetches.is_empty() && !state.turn && !state.changing
     }
 
     /// Forgets what was read.
-    pub fn drop_clean(&self) {}
+    pub fn drop_clean(&self) {
+        let mut state = self.state();
+        state.spoil(0..u64::MAX);
+        self.shared.clean().remove_file(self.inode().0);
+    }
+
+    /// Something waits longer than it should.
+    fn is_due(&self, age: Duration) -> bool {
+        let state = self.state();
+        state
+            .uncommitted
+            .since
+            .is_some_and(|since| since.elapsed() >= age)
+    }
+
+    /// Nothing is left to do or to remember.
+    fn may_rest(&self, kept: Duration) -> bool {
+        let state = self.state();
+        let forgotten = state.last_write.is_none_or(|at| at.elapsed() >= kept);
+        state.is_settled() && (state.synced == state.writes || forgotten)
+    }
+
+    fn try_rest(&self, kept: Duration) -> bool {
+        let rests = self.may_rest(kept);
+        if rests {
+            self.state().noted = false;
+        }
+        rests
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while held")
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        let dirty = self.state().dirty.bytes();
+        self.shared.budget.give(dirty);
+        self.shared.gone(self.inode());
+    }
+}
+
+fn options() -> OpenOptions {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .sync_on_close(false)
+        .informed(true)
 }
