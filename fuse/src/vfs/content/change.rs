@@ -176,25 +176,39 @@ impl Content {
         } else {
             range.end
         };
-        let mut deliveries = Vec::new();
+        let mut whole = Vec::new();
+        let mut edges = Vec::new();
         for (offset, length) in self.handle.chunks_in(range.clone()).await? {
             let part = range.start.max(offset)..end.min(offset + length);
-            let whole = range.start <= offset && offset + span <= end;
-            if whole || part.is_empty() {
-                continue;
+            match range.start <= offset && offset + span <= end {
+                true => whole.push(part),
+                false => edges.push(part),
             }
-            for piece in pieces(part) {
-                deliveries.push(self.handle.send_at(piece.start, zeros(&piece)).await?);
+        }
+        self.write_zeros(edges).await?;
+        let inodes = &self.shared.inodes;
+        let punched = inodes
+            .punch_hole(self.inode(), range.start, end - range.start, Some(now_ns))
+            .await;
+        match punched {
+            Err(error) if error.code == Code::NotSupported => {
+                // An older master: zeros read the same.
+                self.write_zeros(whole).await?;
+                self.handle.attributes().await
             }
+            other => other,
+        }
+    }
+
+    async fn write_zeros(&self, ranges: Vec<Range<u64>>) -> Result<()> {
+        let mut deliveries = Vec::new();
+        for piece in ranges.into_iter().flat_map(pieces) {
+            deliveries.push(self.handle.send_at(piece.start, zeros(&piece)).await?);
         }
         for delivery in deliveries {
             delivery.arrived().await?;
         }
-        self.handle.rest().await?;
-        let inodes = &self.shared.inodes;
-        inodes
-            .punch_hole(self.inode(), range.start, end - range.start, Some(now_ns))
-            .await
+        self.handle.rest().await
     }
 
     /// Copies a range of `from` (which may be this file, if the ranges do not overlap) to `to_offset`; returns how much

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use dfs_proto::limits::{BLOCK_BYTES, PACKET_BYTES_MAX};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use tokio::time::Instant;
 
 const PACKET: u64 = PACKET_BYTES_MAX as u64;
 
@@ -18,7 +17,6 @@ struct Segment {
     buffer: Buffer,
     /// The number of the oldest write in it.
     first: u64,
-    since: Instant,
 }
 
 /// A segment on its way out.
@@ -26,15 +24,6 @@ struct Segment {
 pub(super) struct Taken {
     pub(super) offset: u64,
     pub(super) bytes: Bytes,
-    /// The number of the oldest write in it.
-    pub(super) first: u64,
-}
-
-/// When a write came: its number in the file, and the time.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stamp {
-    pub(super) number: u64,
-    pub(super) at: Instant,
 }
 
 /// Which segments are wanted.
@@ -89,11 +78,6 @@ impl Dirty {
         self.segments.last_key_value().map_or(0, |(o, s)| o + s.len())
     }
 
-    /// The time of the oldest write.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        self.segments.values().map(|s| s.since).min()
-    }
-
     /// The number of the oldest write.
     pub(super) fn first(&self) -> Option<u64> {
         self.segments.values().map(|s| s.first).min()
@@ -107,19 +91,19 @@ impl Dirty {
     }
 
     /// Takes the bytes in.
-    pub(super) fn write(&mut self, offset: u64, data: &[u8], stamp: Stamp, pool: &Pool) {
+    pub(super) fn write(&mut self, offset: u64, data: &[u8], number: u64, pool: &Pool) {
         let mut at = 0;
         while at < data.len() {
             let from = offset + at as u64;
             let room = usize::try_from(self.place_end(from) - from).expect("at most a packet");
             let length = room.min(data.len() - at);
-            self.write_part(from, &data[at..at + length], stamp, pool);
+            self.write_part(from, &data[at..at + length], number, pool);
             at += length;
         }
     }
 
     /// Of one packet's place.
-    fn write_part(&mut self, offset: u64, data: &[u8], stamp: Stamp, pool: &Pool) {
+    fn write_part(&mut self, offset: u64, data: &[u8], number: u64, pool: &Pool) {
         let place_end = self.place_end(offset);
         let end = offset + data.len() as u64;
         let before = self.segments.range(..=offset).next_back();
@@ -129,8 +113,7 @@ impl Dirty {
             Some(segment) => segment,
             None => Segment {
                 buffer: Buffer::new(pool),
-                first: stamp.number,
-                since: stamp.at,
+                first: number,
             },
         };
         let at = usize::try_from(offset - start).expect("at most a packet");
@@ -147,10 +130,9 @@ impl Dirty {
             if next > end || next == end && !same_block {
                 return;
             }
-            let (first, since) = (behind.first, behind.since);
+            let first = behind.first;
             let behind = self.take_out(next).expect("just seen");
             grown.first = grown.first.min(first);
-            grown.since = grown.since.min(since);
             let behind_end = next + behind.len();
             if behind_end > end {
                 let rest = usize::try_from(end - next).expect("at most a packet");
@@ -201,12 +183,10 @@ impl Dirty {
             };
             let at = all.buffer.len();
             all.buffer.write(at, next.buffer.as_slice());
-            all.first = all.first.min(next.first);
         }
         Some(Taken {
             offset,
             bytes: all.buffer.freeze(),
-            first: all.first,
         })
     }
 
@@ -241,7 +221,6 @@ impl Dirty {
                 let rest = Segment {
                     buffer: rest,
                     first: segment.first,
-                    since: segment.since,
                 };
                 self.put(range.end, rest, place_end);
             }
@@ -298,9 +277,9 @@ mod tests {
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Write(offset, length, byte) => {
-                        let stamp = Stamp { number: number as u64, at: Instant::now() };
-                        dirty.write(offset, &vec![byte; length.into()], stamp, &pool);
-                        (offset..offset + u64::from(length)).for_each(|o| drop(expected.insert(o, byte)));
+
+                        dirty.write(offset, &vec![byte; length.into()], number as u64, &pool);
+                        expected.extend((offset..offset + u64::from(length)).map(|o| (o, byte)));
                     }
                     Step::Remove(offset, length) => {
                         dirty.remove(offset..offset + length, &pool);
@@ -330,13 +309,10 @@ mod tests {
     fn a_sequential_writer_fills_one_buffer_a_packet() {
         let pool = Pool::default();
         let mut dirty = Dirty::new(4 * PACKET);
-        let stamp = Stamp {
-            number: 1,
-            at: Instant::now(),
-        };
+
         for block in 0..PACKET / 4_096 {
             assert!(!dirty.has_full());
-            dirty.write(block * 4_096, &[7; 4_096], stamp, &pool);
+            dirty.write(block * 4_096, &[7; 4_096], 1, &pool);
         }
         let taken = dirty.take(Which::Full, 0).unwrap();
         assert_eq!((taken.offset, taken.bytes.len()), (0, PACKET_BYTES_MAX));

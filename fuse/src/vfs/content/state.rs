@@ -1,7 +1,7 @@
 //! What one mount knows of one file, under one lock that is never held across an await.
 
 use super::buffer::Pool;
-use super::dirty::{Dirty, Stamp};
+use super::dirty::Dirty;
 use super::errors::Errors;
 use bytes::Bytes;
 use dfs_client::{Delivery, Metadata, Result};
@@ -126,11 +126,8 @@ impl State {
     /// Takes a write in; returns by how many bytes what is dirty has grown.
     pub(super) fn write(&mut self, offset: u64, data: &[u8], now: (Instant, i64), pool: &Pool) -> u64 {
         let before = self.dirty.bytes();
-        let stamp = Stamp {
-            number: self.note_write(offset..offset + data.len() as u64, now),
-            at: now.0,
-        };
-        self.dirty.write(offset, data, stamp, pool);
+        let number = self.note_write(offset..offset + data.len() as u64, now);
+        self.dirty.write(offset, data, number, pool);
         self.dirty.bytes() - before
     }
 
