@@ -94,9 +94,9 @@ impl Content {
 
     /// Of a file that was just created, with the handle that came of it (and maybe the grant for its first chunk).
     #[must_use]
-    pub fn created(shared: &Arc<Shared>, metadata: &Metadata, handle: &Handle) -> Arc<Content> {
+    pub fn created(shared: &Arc<Shared>, metadata: &Metadata, handle: Handle) -> Arc<Content> {
         shared.content(metadata.inode, || {
-            let handle = shared.inodes.attach_created(metadata, options(), handle);
+            let handle = shared.inodes.attach_created(metadata, options(), &handle);
             Content::with(shared, metadata, handle)
         })
     }
