@@ -114,6 +114,10 @@ impl Vfs {
     }
 
     async fn try_open(&self, caller: Caller, inode: u64, flags: OFlags) -> Result<Opened> {
+        // Its name was taken by another a moment ago: the kernel has to look again.
+        if self.cache.peek(inode, |node| node.gone && node.opens == 1) == Some(true) {
+            return Err(Error::new(Code::Stale, "the file was removed"));
+        }
         let metadata = if self.options.ask_permission {
             let epoch = self.cache.epoch();
             let metadata = self

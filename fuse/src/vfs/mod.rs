@@ -34,6 +34,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// Longest wait for the master when the file system stops.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
 /// A mounted file system.
 pub struct Vfs {
     client: Client,
@@ -118,13 +121,18 @@ impl Vfs {
         self.reach.watching().await;
     }
 
-    /// Ends it: what is buffered is sent, what is removed and open is given up.
+    /// Ends it: what is buffered is sent, the session with its locks is closed.
     ///
     /// # Errors
     /// The first failure of a file.
     pub async fn stop(&self) -> Result<()> {
         let settled = self.contents.settle_all().await;
         self.stopping.cancel();
+        // Without the master the session ends by its lease.
+        let ended = tokio::time::timeout(GOODBYE_MAX, self.client.clone().disconnect()).await;
+        if let Ok(Err(error)) = ended {
+            tracing::debug!(%error, "the session ends by its lease");
+        }
         settled
     }
 

@@ -1,9 +1,17 @@
 //! Whether the master can be reached: what is remembered answers while it cannot.
 
-use super::Vfs;
+use super::{Vfs, lock};
 use dfs_client::{Code, Result};
 use std::future::Future;
+use std::sync::Mutex;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// While the change stream is lost, the master is given so long to answer a question that memory can answer too.
+const TRY: Duration = Duration::from_millis(300);
+/// When it did not, memory answers at once for so long.
+const BELIEVE: Duration = Duration::from_secs(1);
 
 /// How the change stream is, and with it the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +28,15 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Reach {
     state: watch::Sender<State>,
+    /// The master did not answer a moment ago: until then nobody tries it for long.
+    silent_until: Mutex<Option<Instant>>,
 }
 
 impl Reach {
     pub(super) fn new() -> Reach {
         Reach {
             state: watch::Sender::new(State::Unsure),
+            silent_until: Mutex::new(None),
         }
     }
 
@@ -41,12 +52,16 @@ impl Reach {
             .expect("we have the sender");
     }
 
-    async fn away(&self) {
+    /// Ready when there is no use in waiting for the master any longer.
+    async fn hopeless(&self) {
         let mut state = self.state.subscribe();
-        state
-            .wait_for(|state| *state == State::Away)
-            .await
-            .expect("we have the sender");
+        let away = state.wait_for(|state| *state == State::Away).await;
+        drop(away.expect("we have the sender"));
+        let hoped = lock(&self.silent_until).is_none_or(|until| until <= Instant::now());
+        if hoped {
+            sleep(TRY).await;
+            *lock(&self.silent_until) = Some(Instant::now() + BELIEVE);
+        }
     }
 }
 
@@ -65,13 +80,13 @@ impl Vfs {
         tokio::pin!(question);
         tokio::select! {
             biased;
-            () = self.reach.away() => match remembered() {
-                Some(old) => Ok(old),
-                None => question.await,
-            },
             answer = &mut question => match answer {
                 Err(error) if is_silence(error.code) => remembered().ok_or(error),
                 answer => answer,
+            },
+            () = self.reach.hopeless() => match remembered() {
+                Some(old) => Ok(old),
+                None => question.await,
             },
         }
     }

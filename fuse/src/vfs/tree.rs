@@ -53,7 +53,12 @@ impl Vfs {
         self.cache.at(inode, |node| node.opens += 1);
         let content = match made.created {
             true => super::content::Content::created(&self.contents, &made.metadata, handle),
-            false => self.content(&made.metadata),
+            false => {
+                let content = self.content(&made.metadata);
+                // The master may have cut it.
+                content.changed(&made.metadata);
+                content
+            }
         };
         let opened = self.opened(content, how.flags(), made.created.then_some(parent));
         Ok((entry, opened))
@@ -102,7 +107,7 @@ impl Vfs {
             let inode = metadata.inode;
             let release = self.cache.at(inode.0, |node| {
                 node.held = kept && node.opens > 0;
-                node.gone = !kept;
+                node.gone = !node.held;
                 if node.opens == 0 {
                     node.content = None;
                 }
@@ -119,7 +124,7 @@ impl Vfs {
 
     /// True if what the name leads to is open here, or may be.
     fn is_open_here(&self, parent: u64, name: &[u8]) -> bool {
-        match self.cache.recall(parent, name) {
+        match self.cache.find(parent, name) {
             super::cache::Leads::To(inode, _) => self.cache.peek(inode, |node| node.opens > 0) == Some(true),
             super::cache::Leads::Nowhere | super::cache::Leads::Unknown => self.files.any(),
         }
@@ -134,7 +139,7 @@ impl Vfs {
         } = made;
         let inode = metadata.inode.0;
         self.learn_all(epoch, touched);
-        let metadata = self.cache.learn(epoch, metadata);
+        let metadata = self.learn(epoch, metadata);
         let to = Some((inode, metadata.kind));
         self.cache.own_name(own(epoch, parent, touched), parent, name, to);
         if *created {
