@@ -168,7 +168,12 @@ impl Inodes {
         convert::tested(self.query(convert::test_lock(inode, lock)).await?)
     }
 
-    /// Asks for the right to append, which one session has at a time and keeps until it is recalled. Waits a moment.
+    /// Asks for the right to append, which one session has at a time and keeps until it is recalled
+    /// ([`Event::Recall`](crate::Event::Recall)). Waits a moment.
+    ///
+    /// A recall may overtake the answer: one that comes while this is asked counts for what the answer gives. One for
+    /// a turn that is neither held nor asked for is answered with [`Inodes::append_done`], too. When the change stream
+    /// breaks, all turns are void.
     pub async fn append_turn(&self, inode: InodeId) -> Result<Turn> {
         convert::turn(self.query(convert::append_turn(inode)).await?)
     }

@@ -6,12 +6,14 @@
 //! `state` turns them into their types.
 
 mod change;
+mod mount;
 mod reply;
 #[cfg(test)]
 mod tests;
 
 pub use crate::store::records::Kind;
 pub use change::*;
+pub use mount::*;
 pub use reply::*;
 
 use dfs_proto::{Code, Error, Result};
@@ -34,7 +36,7 @@ pub struct Command {
     /// What is to change; `None` only if a newer program wrote it.
     #[prost(
         oneof = "Change",
-        tags = "10, 11, 12, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 40, 41, 42, 43, 60, 61, 62, 63"
+        tags = "10, 11, 12, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 40, 41, 42, 43, 60, 61, 62, 63"
     )]
     pub change: Option<Change>,
 }

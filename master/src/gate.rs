@@ -2,6 +2,8 @@
 //! and turns requests into commands and their replies into answers. It decides nothing about names and files: the state
 //! does, and gives a repeated request its first answer.
 
+mod mounts;
+
 use crate::command::{self, Caller, Change, Command, Reply, RequestId, Slot};
 use crate::desk::Desk;
 use crate::plan::placement::{self, Wish};
@@ -22,6 +24,14 @@ pub const WRITING_MAX: usize = 4_096;
 pub enum Ask {
     /// One the state decides alone.
     Change(Change),
+    /// A name goes; the session may keep what it named.
+    Unlink(command::Unlink, bool),
+    /// A name moves; the session may keep what is replaced.
+    Rename(command::Rename, bool),
+    /// A lock, maybe waited for.
+    Lock(command::Lock, bool),
+    /// Chunks of a file go.
+    PunchHole(command::PunchHole),
     /// An inode, maybe with a grant for the chunk at offset 0.
     Make(command::Make, bool),
     /// Write permission for the chunk at an offset.
@@ -43,6 +53,8 @@ pub struct Grant {
     pub instead_of: ChunkHandle,
     /// Where not to place.
     pub avoid: BTreeSet<NodeId>,
+    /// The file was opened with the right to write.
+    pub by_handle: bool,
 }
 
 /// See [`Ask::Reconfigure`].
@@ -60,6 +72,8 @@ pub struct Reconfigure {
     pub reason: String,
     /// No byte of it was ever acknowledged to the client: a new chunk in its place will do.
     pub empty: bool,
+    /// The file was opened with the right to write.
+    pub by_handle: bool,
 }
 
 /// What came of a change.
@@ -67,14 +81,16 @@ pub struct Reconfigure {
 pub enum Answer {
     /// Make.
     Made(command::Made, Option<Granted>),
-    /// Link, set attributes.
-    Attributes(command::Attributes),
-    /// Nothing to tell.
-    Done,
+    /// Link, set attributes; and what else changed.
+    Attributes(command::Attributes, Vec<command::Attributes>),
+    /// What changed.
+    Done(Vec<command::Attributes>),
     /// Grant, reconfigure.
     Granted(Granted),
-    /// Commit length: the file's size.
-    Committed(u64),
+    /// Commit length.
+    Committed(command::Committed),
+    /// Lock: what is in the way, and whether it waits for the asker.
+    Locked(Option<command::LockRange>, bool),
 }
 
 /// The permission to write a chunk, not yet signed.
@@ -177,6 +193,10 @@ impl Gate {
         self.heard(client)?;
         match ask {
             Ask::Change(change) => self.change(id, caller, change).await,
+            Ask::Unlink(unlink, keep) => self.unlink(id, caller, unlink, keep).await,
+            Ask::Rename(rename, keep) => self.rename(id, caller, rename, keep).await,
+            Ask::Lock(lock, wait) => self.lock(id, caller, lock, wait).await,
+            Ask::PunchHole(hole) => self.punch_hole(id, caller, hole).await,
             Ask::Make(make, grant) => self.make(id, caller, make, grant).await,
             Ask::Grant(grant) => self.grant(id, caller, grant).await,
             Ask::Commit(commit, close) => self.commit(id, caller, commit, close).await,
@@ -191,15 +211,21 @@ impl Gate {
 
     async fn change(&self, id: RequestId, caller: Caller, change: Change) -> Result<Answer> {
         match self.log(id, caller, change).await? {
-            Reply::Done(_) => Ok(Answer::Done),
+            Reply::Done(done) => Ok(Answer::Done(done.touched)),
+            Reply::Changed(changed) if changed.truncating == 0 => {
+                Ok(Answer::Attributes(changed.attributes, changed.touched))
+            }
             Reply::Changed(changed) => {
-                if changed.truncating != 0 {
-                    let chunk = ChunkHandle(changed.truncating);
-                    self.steward
-                        .finish(chunk, Version(changed.truncating_version))
-                        .await?;
-                }
-                Ok(Answer::Attributes(changed.attributes))
+                let chunk = ChunkHandle(changed.truncating);
+                let version = Version(changed.truncating_version);
+                self.steward.finish(chunk, version).await?;
+                // What is allocated is told by the chunk as it was cut.
+                let inode = InodeId(changed.attributes.inode);
+                let now = self.desk.read(move |read| state::get_attributes(read, inode));
+                Ok(Answer::Attributes(
+                    now.await?.unwrap_or(changed.attributes),
+                    changed.touched,
+                ))
             }
             other => Err(unexpected(&other)),
         }
@@ -233,10 +259,11 @@ impl Gate {
 
     async fn grant(&self, id: RequestId, caller: Caller, ask: Grant) -> Result<Answer> {
         let client = ClientId(id.client);
-        let (asker, inode, offset) = (caller.clone(), ask.inode, ask.offset);
+        let asker = (!ask.by_handle).then(|| caller.clone());
+        let (inode, offset) = (ask.inode, ask.offset);
         let (slot, chunk) = self
             .desk
-            .read(move |read| state::writable_slot(read, &asker, inode, offset))
+            .read(move |read| state::writable_slot(read, asker.as_ref(), inode, offset))
             .await??;
         if chunk.is_some() && (ask.instead_of == ChunkHandle(0) || ask.instead_of.0 != slot.chunk) {
             return self.give(client, slot).await.map(Answer::Granted);
@@ -256,6 +283,7 @@ impl Gate {
             offset,
             members: members.iter().map(|n| n.0).collect(),
             instead_of: ask.instead_of.0,
+            by_handle: ask.by_handle,
         };
         match self.log(id, caller, allocate).await? {
             Reply::Allocated(slot) => self.give(client, slot).await.map(Answer::Granted),
@@ -315,8 +343,17 @@ impl Gate {
             if close {
                 self.release_all(client, inode).await?;
             }
-            let size = self.desk.read(move |read| state::inode(read, inode)).await??.size;
-            return Ok(Answer::Committed(size));
+            if commit.mtime_ns.is_some() {
+                return Gate::committed(self.log(id, caller, commit).await?);
+            }
+            let now = self
+                .desk
+                .read(move |read| state::get_attributes(read, inode))
+                .await??;
+            return Ok(Answer::Committed(command::Committed {
+                size: now.size,
+                attributes: Some(now),
+            }));
         }
         self.assume(chunk, &commit).await?;
         match self.log(id, caller, commit).await? {
@@ -328,7 +365,7 @@ impl Gate {
                 } else {
                     live.grants.give(chunk, client, now);
                 }
-                Ok(Answer::Committed(committed.size))
+                Ok(Answer::Committed(committed))
             }
             other => Err(unexpected(&other)),
         }
@@ -375,10 +412,10 @@ impl Gate {
             // Asked before, and answered with a new chunk.
             return self.give(client, slot).await.map(Answer::Granted);
         }
-        let asker = caller.clone();
+        let asker = (!ask.by_handle).then(|| caller.clone());
         let slot = self
             .desk
-            .read(move |read| slot_of(read, &asker, inode, chunk))
+            .read(move |read| slot_of(read, asker.as_ref(), inode, chunk))
             .await??;
         match self
             .steward
@@ -393,6 +430,7 @@ impl Gate {
                     offset,
                     instead_of: chunk,
                     avoid: ask.suspects,
+                    by_handle: ask.by_handle,
                 };
                 self.grant(id, caller, instead).await
             }
@@ -439,7 +477,7 @@ fn goal_of(read: &dyn crate::store::Read, inode: InodeId) -> Result<u32> {
 /// The slot of a chunk the caller may write to.
 fn slot_of(
     read: &dyn crate::store::Read,
-    caller: &Caller,
+    caller: Option<&Caller>,
     inode: InodeId,
     chunk: ChunkHandle,
 ) -> Result<Slot> {

@@ -12,7 +12,9 @@ mod survey;
 
 use crate::command::{EndClient, RotateKey};
 use crate::desk::Desk;
+use crate::live::watch::Event;
 use crate::plan::members::Word;
+use crate::state;
 pub use change::load_keys;
 use change::{Changes, Progress, Reason};
 use dfs_proto::{ChunkHandle, ClientId, Code, Error, NodeId, Result, Version};
@@ -207,12 +209,26 @@ impl Steward {
     /// # Errors
     /// The log's failure.
     pub async fn end_client(&self, client: ClientId) -> Result<()> {
+        let locked = self
+            .desk
+            .read(move |read| state::locked_inodes(read, client))
+            .await?;
         self.desk.propose(EndClient { client: client.0 }).await?;
         self.desk.live.watch.end(client);
         let mut live = self.desk.live.lock();
         live.clients.forget(client);
         live.grants.end_client(client);
+        live.waiters.end_client(client);
+        live.turns.end_client(client, self.desk.now());
+        let waiting: Vec<_> = locked
+            .into_iter()
+            .flat_map(|inode| live.waiters.of(inode).into_iter().map(move |c| (c, inode)))
+            .collect();
         drop(live);
+        self.desk.live.notify_turns();
+        for (client, inode) in waiting {
+            self.desk.live.watch.tell(client, Event::LockFreed(inode));
+        }
         self.wake();
         self.wake_collect();
         Ok(())

@@ -7,7 +7,7 @@ use dfs_stdx::blocking::Pool;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Failure, settler};
-use crate::command::{Change, Command, Outcome, Reply};
+use crate::command::{Attributes, Change, Command, Outcome, Reply};
 use crate::live::watch::{Note, Watch};
 use crate::log::{self, Log, Payload};
 use crate::state;
@@ -233,8 +233,9 @@ fn noted(txn: &mut Txn<'_>, index: u64, command: &Command, watch: &Watch) -> (Ou
         }
     });
     let told = match &outcome {
-        Ok(Reply::Made(made)) => vec![InodeId(made.attributes.inode)],
-        Ok(Reply::Changed(changed)) => vec![InodeId(changed.attributes.inode)],
+        Ok(Reply::Made(made)) => told(Some(&made.attributes), &made.touched),
+        Ok(Reply::Changed(changed)) => told(Some(&changed.attributes), &changed.touched),
+        Ok(Reply::Done(done)) => told(None, &done.touched),
         Ok(_) | Err(_) => Vec::new(),
     };
     let note = Note {
@@ -244,6 +245,12 @@ fn noted(txn: &mut Txn<'_>, index: u64, command: &Command, watch: &Watch) -> (Ou
         effects,
     };
     (outcome, note)
+}
+
+/// Inodes that a reply speaks of, but those that are gone.
+fn told(about: Option<&Attributes>, touched: &[Attributes]) -> Vec<InodeId> {
+    let all = about.into_iter().chain(touched);
+    all.filter(|a| a.nlink > 0).map(|a| InodeId(a.inode)).collect()
 }
 
 fn decode(index: u64, payload: &Payload) -> std::result::Result<Command, Broken> {

@@ -275,6 +275,7 @@ fn unlink(number: u64) -> Command {
     let unlink = Unlink {
         parent: InodeId::ROOT.0,
         name: name(number),
+        ..Unlink::default()
     };
     Command::internal(3, unlink)
 }

@@ -1,5 +1,6 @@
 //! Every change there is, each with what the gate decided for it.
 
+use super::mount::{Lock, PunchHole, Release};
 use crate::store::records::{Disk, Parameters};
 
 macro_rules! changes {
@@ -55,6 +56,12 @@ changes! {
     Allocate = "28",
     /// A chunk's committed length rises.
     CommitLength = "29",
+    /// A session holds removed inodes no longer.
+    Release = "30",
+    /// A range of bytes is locked or unlocked.
+    Lock = "31",
+    /// Chunks of a file go; their bytes are zeros from now on.
+    PunchHole = "32",
     /// A chunk's next configuration is proposed.
     Propose = "40",
     /// The proposed configuration becomes the active one.
@@ -154,6 +161,9 @@ pub struct Make {
     /// Regular files: where the chunk of offset 0 is to live if there is none; empty: none is wanted.
     #[prost(uint32, repeated, tag = "11")]
     pub members: Vec<u32>,
+    /// What an existing file is opened for, as the bits of one mode digit.
+    #[prost(uint32, tag = "12")]
+    pub access: u32,
 }
 
 /// See [`Change::Link`].
@@ -179,6 +189,12 @@ pub struct Unlink {
     /// Name in it.
     #[prost(bytes = "vec", tag = "2")]
     pub name: Vec<u8>,
+    /// Sessions that keep the inode if this was its last name.
+    #[prost(uint64, repeated, tag = "3")]
+    pub holders: Vec<u64>,
+    /// The inode they were chosen for, 0: there was none; another one is not removed. Not set: none is kept.
+    #[prost(uint64, optional, tag = "4")]
+    pub dying: Option<u64>,
 }
 
 /// See [`Change::RemoveDirectory`].
@@ -213,6 +229,12 @@ pub struct Rename {
     /// RENAME_EXCHANGE.
     #[prost(bool, tag = "6")]
     pub exchange: bool,
+    /// Sessions that keep the replaced inode if this was its last name.
+    #[prost(uint64, repeated, tag = "7")]
+    pub holders: Vec<u64>,
+    /// As in [`Unlink`].
+    #[prost(uint64, optional, tag = "8")]
+    pub dying: Option<u64>,
 }
 
 /// See [`Change::SetAttributes`]. What is not set stays.
@@ -248,9 +270,12 @@ pub struct SetAttributes {
     /// Replicas of chunks made from now on.
     #[prost(uint32, optional, tag = "10")]
     pub goal: Option<u32>,
-    /// The size is set through a handle open for writing: its owner needs no write permission any more.
+    /// The size is set through a handle open for writing: no permission is asked any more.
     #[prost(bool, tag = "11")]
     pub by_handle: bool,
+    /// suid, sgid and `security.capability` go.
+    #[prost(bool, tag = "12")]
+    pub kill_privileges: bool,
 }
 
 /// See [`Change::SetXattr`].
@@ -299,6 +324,9 @@ pub struct Allocate {
     /// Give up this chunk, which never had a committed length and was allocated for this client; 0: none.
     #[prost(uint64, tag = "4")]
     pub instead_of: u64,
+    /// The file was opened with the right to write.
+    #[prost(bool, tag = "5")]
+    pub by_handle: bool,
 }
 
 /// See [`Change::CommitLength`].
@@ -319,9 +347,12 @@ pub struct CommitLength {
     /// Every member has fsynced it.
     #[prost(bool, tag = "5")]
     pub durable: bool,
-    /// Of the last write.
+    /// Of the last write, by the writer's clock; not set: times stay.
     #[prost(int64, optional, tag = "6")]
     pub mtime_ns: Option<i64>,
+    /// The file was opened with the right to write.
+    #[prost(bool, tag = "7")]
+    pub by_handle: bool,
 }
 
 /// See [`Change::Propose`]. Another base than the newest version is answered with the newest.

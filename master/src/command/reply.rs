@@ -1,6 +1,6 @@
 //! What a command answers. Replies to clients are kept in the state, so they name chunks and never carry signatures.
 
-use super::{Kind, unversioned, versioned};
+use super::{Kind, LockKind, unversioned, versioned};
 use crate::store::records::Inode;
 use dfs_proto::{ChunkHandle, Code, Error, NodeId, Result, Version};
 
@@ -40,11 +40,18 @@ pub enum Reply {
     /// Activate.
     #[prost(message, tag = "9")]
     Activated(Activated),
+    /// Lock.
+    #[prost(message, tag = "10")]
+    Locked(Locked),
 }
 
 /// See [`Reply::Done`].
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Done {}
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Done {
+    /// What changed, after the command; an inode that is gone has no links.
+    #[prost(message, repeated, tag = "1")]
+    pub touched: Vec<Attributes>,
+}
 
 /// See [`Reply::Made`].
 #[derive(Clone, PartialEq, prost::Message)]
@@ -58,6 +65,9 @@ pub struct Made {
     /// The chunk at offset 0, if one was wanted.
     #[prost(message, optional, tag = "3")]
     pub slot: Option<Slot>,
+    /// What else changed, after the command.
+    #[prost(message, repeated, tag = "4")]
+    pub touched: Vec<Attributes>,
 }
 
 /// See [`Reply::Changed`].
@@ -72,6 +82,9 @@ pub struct Changed {
     /// The version proposed for it.
     #[prost(uint32, tag = "3")]
     pub truncating_version: u32,
+    /// What else changed, after the command.
+    #[prost(message, repeated, tag = "4")]
+    pub touched: Vec<Attributes>,
 }
 
 /// A chunk and the place in its file.
@@ -92,11 +105,48 @@ pub struct Slot {
 }
 
 /// See [`Reply::Committed`].
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct Committed {
     /// The file's, bytes.
     #[prost(uint64, tag = "1")]
     pub size: u64,
+    /// Of the file, after the command.
+    #[prost(message, optional, tag = "2")]
+    pub attributes: Option<Attributes>,
+}
+
+/// A lock that is held.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LockRange {
+    /// Whose session.
+    #[prost(uint64, tag = "1")]
+    pub client: u64,
+    /// Of that session.
+    #[prost(uint64, tag = "2")]
+    pub owner: u64,
+    /// As it was told.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
+    /// The first byte.
+    #[prost(uint64, tag = "4")]
+    pub start: u64,
+    /// The last byte.
+    #[prost(uint64, tag = "5")]
+    pub end: u64,
+    /// How.
+    #[prost(enumeration = "LockKind", tag = "6")]
+    pub kind: i32,
+}
+
+/// See [`Reply::Locked`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Locked {
+    /// Not taken: this one is in the way.
+    #[prost(message, optional, tag = "1")]
+    pub conflict: Option<LockRange>,
+    /// Others may be able to lock now what they could not before.
+    #[prost(bool, tag = "2")]
+    pub freed: bool,
 }
 
 /// See [`Reply::Client`].
@@ -225,7 +275,7 @@ impl Attributes {
 /// A result as it is kept for a client that asks again.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Stored {
-    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     reply: Option<Reply>,
     #[prost(message, optional, tag = "20")]
     refusal: Option<StoredRefusal>,

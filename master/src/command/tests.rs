@@ -17,6 +17,7 @@ fn golden() -> Command {
         Unlink {
             parent: 1,
             name: b"a".to_vec(),
+            ..Unlink::default()
         },
     )
 }
@@ -74,16 +75,17 @@ fn results_come_back_as_they_were_kept() {
             span: 65_536,
             chunk: 4,
         }),
+        touched: Vec::new(),
     };
     for outcome in [
-        Ok(Reply::Done(Done {})),
+        Ok(Reply::Done(Done::default())),
         Ok(Reply::Made(made)),
         Err(refusal),
         Err(Code::NotFound.into()),
     ] {
         assert_eq!(outcome_from_bytes(&outcome_to_bytes(&outcome)).unwrap(), outcome);
     }
-    assert_eq!(outcome_to_bytes(&Ok(Reply::Done(Done {}))), [1, 0x0a, 0]);
+    assert_eq!(outcome_to_bytes(&Ok(Reply::Done(Done::default()))), [1, 0x0a, 0]);
 }
 
 proptest! {

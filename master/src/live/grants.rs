@@ -113,6 +113,14 @@ impl Grants {
         self.by_chunk.get(&chunk).is_some_and(|w| w.contains_key(&client))
     }
 
+    /// True if nobody but this client may be writing it.
+    #[must_use]
+    pub fn is_only(&self, chunk: ChunkHandle, client: ClientId) -> bool {
+        self.by_chunk
+            .get(&chunk)
+            .is_none_or(|writers| writers.keys().all(|w| *w == client))
+    }
+
     /// Chunks this client may be writing.
     #[must_use]
     pub fn of_client(&self, client: ClientId) -> Vec<ChunkHandle> {

@@ -6,8 +6,10 @@
 
 pub mod clients;
 pub mod grants;
+pub mod locks;
 pub mod replicas;
 pub mod servers;
+pub mod turns;
 pub mod watch;
 
 use crate::plan::Session;
@@ -16,11 +18,17 @@ use dfs_proto::NodeId;
 use dfs_proto::limits::Timings;
 use dfs_stdx::clock::Instant;
 use grants::Grants;
+use locks::Waiters;
 use replicas::Replicas;
 use servers::Servers;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::watch as watch_channel;
+use turns::Turns;
 use watch::Watch;
+
+/// A question for a turn waits for a second and is asked again at once: who is silent for so long, undivided, is gone.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All soft facts.
 #[derive(Debug)]
@@ -29,6 +37,7 @@ pub struct Live {
     pub watch: Arc<Watch>,
     tables: Mutex<Tables>,
     changed: watch_channel::Sender<u64>,
+    turns_moved: watch_channel::Sender<u64>,
 }
 
 /// The tables, under the lock.
@@ -42,6 +51,10 @@ pub struct Tables {
     pub grants: Grants,
     /// Client sessions.
     pub clients: Clients,
+    /// Who waits for which lock.
+    pub waiters: Waiters,
+    /// Who may append to which file.
+    pub turns: Turns,
 }
 
 impl Live {
@@ -55,8 +68,11 @@ impl Live {
                 replicas: Replicas::default(),
                 grants: Grants::new(timings.grant_lease),
                 clients: Clients::new(timings.client_lease),
+                waiters: Waiters::default(),
+                turns: Turns::new(TURN_PATIENCE),
             }),
             changed: watch_channel::Sender::new(0),
+            turns_moved: watch_channel::Sender::new(0),
         }
     }
 
@@ -79,6 +95,17 @@ impl Live {
     /// Says that sessions have changed.
     pub fn notify(&self) {
         self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Changes when a turn to append was given back.
+    #[must_use]
+    pub fn turns_moved(&self) -> watch_channel::Receiver<u64> {
+        self.turns_moved.subscribe()
+    }
+
+    /// Says that a turn was given back.
+    pub fn notify_turns(&self) {
+        self.turns_moved.send_modify(|n| *n += 1);
     }
 
     /// How a chunkserver's session stands.

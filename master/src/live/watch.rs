@@ -275,6 +275,12 @@ impl Watch {
         session.is_some_and(|s| s.line.is_none() && s.last == stream)
     }
 
+    /// True if any mount's session has no stream.
+    #[must_use]
+    pub fn is_any_away(&self) -> bool {
+        self.is_used() && self.lock().sessions.values().any(|s| s.line.is_none())
+    }
+
     /// The session has dealt with everything up to this. False: the stream is not the session's any more.
     pub fn ack(&self, client: ClientId, stream: u64, sequence: u64) -> bool {
         let mut tables = self.lock();

@@ -80,7 +80,7 @@ impl pb::admin_server::Admin for Service {
             let caller = convert::caller(asked.caller)?;
             let (inode, offset) = (InodeId(asked.inode), asked.offset);
             let location = desk
-                .read(move |read| state::locate(read, &caller, inode, offset, u64::MAX))
+                .read(move |read| state::locate(read, Some(&caller), inode, offset, u64::MAX))
                 .await??;
             let is_full = location.extents.len() == state::EXTENTS_MAX;
             let end = location.extents.last().map_or(0, |e| e.offset + e.span);

@@ -85,13 +85,14 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             }
             .into(),
         ),
-        Asked::Unlink(u) => simple(
-            command::Unlink {
+        Asked::Unlink(u) => {
+            let unlink = command::Unlink {
                 parent: u.parent,
                 name: name(u.name)?,
-            }
-            .into(),
-        ),
+                ..command::Unlink::default()
+            };
+            Ok(Ask::Unlink(unlink, u.keep))
+        }
         Asked::RemoveDirectory(r) => simple(
             command::RemoveDirectory {
                 parent: r.parent,
@@ -99,7 +100,10 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             }
             .into(),
         ),
-        Asked::Rename(r) => simple(rename(r)?.into()),
+        Asked::Rename(r) => {
+            let keep = r.keep;
+            Ok(Ask::Rename(rename(r)?, keep))
+        }
         Asked::SetAttributes(s) => simple(set_attributes(&s)?.into()),
         Asked::SetXattr(x) => simple(set_xattr(&x)?.into()),
         Asked::RemoveXattr(x) => simple(
@@ -114,6 +118,7 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             offset: g.offset,
             instead_of: ChunkHandle(g.instead_of),
             avoid: nodes(&g.avoid)?,
+            by_handle: g.by_handle,
         })),
         Asked::CommitLength(c) => {
             let commit = command::CommitLength {
@@ -123,6 +128,7 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
                 length: c.length,
                 durable: c.durable,
                 mtime_ns: c.mtime_ns,
+                by_handle: c.by_handle,
             };
             Ok(Ask::Commit(commit, c.close))
         }
@@ -133,8 +139,18 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             suspects: nodes(&r.suspects)?,
             reason: r.reason.chars().take(200).collect(),
             empty: r.empty,
+            by_handle: r.by_handle,
         })),
-        Asked::Release(_) | Asked::Lock(_) | Asked::PunchHole(_) => Err(Code::NotSupported.into()),
+        Asked::Release(r) => simple(command::Release { inodes: r.inodes }.into()),
+        Asked::Lock(l) => Ok(Ask::Lock(lock(&l)?, l.wait)),
+        Asked::PunchHole(p) => Ok(Ask::PunchHole(command::PunchHole {
+            inode: p.inode,
+            offset: p.offset,
+            length: p.length,
+            mtime_ns: p.mtime_ns,
+            by_handle: p.by_handle,
+            tail: false,
+        })),
     }
 }
 
@@ -159,7 +175,50 @@ fn make(m: pb::Make) -> Result<command::Make> {
         truncate: m.truncate,
         write: m.grant || m.truncate,
         members: Vec::new(),
+        access: m.access,
     })
+}
+
+fn lock(l: &pb::Lock) -> Result<command::Lock> {
+    let kind = command::LockKind::try_from(l.kind).map_err(|_| invalid("an unknown kind of lock"))?;
+    Ok(command::Lock {
+        inode: l.inode,
+        owner: l.owner,
+        pid: l.pid,
+        start: l.start,
+        end: l.end,
+        kind: kind as i32,
+        flock: l.flock,
+    })
+}
+
+/// The lock that a question is about.
+pub(super) fn tested(t: &pb::TestLock) -> Result<command::Lock> {
+    lock(&pb::Lock {
+        inode: t.inode,
+        owner: t.owner,
+        start: t.start,
+        end: t.end,
+        kind: t.kind,
+        flock: t.flock,
+        ..pb::Lock::default()
+    })
+}
+
+/// What came of a lock.
+pub(super) fn locked(conflict: Option<command::LockRange>, deadlock: bool) -> pb::Locked {
+    let range = |c: command::LockRange| pb::LockRange {
+        client: c.client,
+        owner: c.owner,
+        pid: c.pid,
+        start: c.start,
+        end: c.end,
+        kind: c.kind,
+    };
+    pb::Locked {
+        conflict: conflict.map(range),
+        deadlock,
+    }
 }
 
 fn rename(r: pb::Rename) -> Result<command::Rename> {
@@ -170,6 +229,7 @@ fn rename(r: pb::Rename) -> Result<command::Rename> {
         new_name: name(r.new_name)?,
         no_replace: r.no_replace,
         exchange: r.exchange,
+        ..command::Rename::default()
     })
 }
 
@@ -186,6 +246,7 @@ fn set_attributes(s: &pb::SetAttributes) -> Result<command::SetAttributes> {
         mtime_now: s.mtime_now,
         goal: s.goal.map(goal).transpose()?,
         by_handle: s.by_handle,
+        kill_privileges: s.kill_privileges,
     })
 }
 
@@ -236,23 +297,29 @@ pub(super) fn answer(answer: &Answer, key: &Key, lease: Duration) -> pb::MutateR
         lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
         lost_end: g.lost_end,
     };
+    let touched: &[command::Attributes] = match answer {
+        Answer::Made(made, _) => &made.touched,
+        Answer::Attributes(_, touched) | Answer::Done(touched) => touched,
+        Answer::Granted(_) | Answer::Committed(_) | Answer::Locked(..) => &[],
+    };
     let told = match answer {
         Answer::Made(made, grant) => Told::Made(pb::Made {
             attributes: Some(attributes(&made.attributes)),
             created: made.created,
             granted: grant.as_ref().map(granted),
         }),
-        Answer::Attributes(a) => Told::Attributes(attributes(a)),
-        Answer::Done => Told::Done(pb::Done {}),
+        Answer::Attributes(a, _) => Told::Attributes(attributes(a)),
+        Answer::Done(_) => Told::Done(pb::Done {}),
         Answer::Granted(g) => Told::Granted(granted(g)),
-        Answer::Committed(size) => Told::Committed(pb::Committed {
-            size: *size,
-            attributes: None,
+        Answer::Committed(c) => Told::Committed(pb::Committed {
+            size: c.size,
+            attributes: c.attributes.as_ref().map(attributes),
         }),
+        Answer::Locked(conflict, deadlock) => Told::Locked(locked(*conflict, *deadlock)),
     };
     pb::MutateReply {
         result: Some(told),
-        touched: Vec::new(),
+        touched: touched.iter().map(attributes).collect(),
     }
 }
 

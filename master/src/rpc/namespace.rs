@@ -85,13 +85,23 @@ impl Service {
         watchers.told(client, watch::asked(&query));
         match query {
             Query::Locate(l) => {
+                let asker = (!l.by_handle).then_some(caller);
                 let located = self
-                    .locate(client, caller, InodeId(l.inode), (l.offset, l.length))
+                    .locate(client, asker, InodeId(l.inode), (l.offset, l.length))
                     .await?;
                 Ok(Told::Located(located))
             }
             Query::Resolve(r) => self.resolve(client, caller, r).await,
             Query::StatFs(_) => self.space().await,
+            Query::TestLock(t) => self.test_lock(client, &t).await,
+            Query::AppendTurn(t) => {
+                let yours = self.0.gate.append_turn(client, InodeId(t.inode)).await?;
+                self.turn(client, InodeId(t.inode), yours).await
+            }
+            Query::AppendDone(t) => {
+                self.0.gate.append_done(client, InodeId(t.inode));
+                Ok(Told::Turn(pb::Turn::default()))
+            }
             other => {
                 self.0
                     .desk
@@ -119,6 +129,9 @@ impl Service {
                 };
                 let resolved = state::resolve(read, &asker, base, &r.path, r.follow)?;
                 let inode = InodeId(resolved.attributes.inode);
+                if r.access != 0 {
+                    state::check_access(read, &asker, inode, state::Access::from_bits(r.access))?;
+                }
                 watchers.told(client, resolved.parent.into_iter().chain([inode]));
                 Ok::<_, Error>(resolved)
             })
@@ -126,7 +139,7 @@ impl Service {
         let is_file = resolved.attributes.kind == pb::Kind::File as i32;
         let located = if r.locate && is_file {
             let inode = InodeId(resolved.attributes.inode);
-            Some(self.locate(client, caller, inode, (0, u64::MAX)).await?)
+            Some(self.locate(client, Some(caller), inode, (0, u64::MAX)).await?)
         } else {
             None
         };
@@ -141,13 +154,13 @@ impl Service {
     async fn locate(
         &self,
         client: ClientId,
-        caller: Caller,
+        caller: Option<Caller>,
         inode: InodeId,
         (offset, length): (u64, u64),
     ) -> Result<pb::Located> {
         let desk = &self.0.desk;
         let location = desk
-            .read(move |read| state::locate(read, &caller, inode, offset, length))
+            .read(move |read| state::locate(read, caller.as_ref(), inode, offset, length))
             .await??;
         let key = desk.signing_key();
         let mut located = pb::Located {
@@ -171,6 +184,29 @@ impl Service {
             });
         }
         Ok(located)
+    }
+
+    async fn test_lock(&self, client: ClientId, test: &pb::TestLock) -> Result<Told> {
+        let wanted = convert::tested(test)?;
+        let conflict = self
+            .0
+            .desk
+            .read(move |read| state::lock_conflict(read, client, &wanted))
+            .await??;
+        Ok(Told::Locked(convert::locked(conflict, false)))
+    }
+
+    /// Read after the turn was given: what the one before committed is in it.
+    async fn turn(&self, client: ClientId, inode: InodeId, yours: bool) -> Result<Told> {
+        let read = self.0.desk.read(move |read| state::get_attributes(read, inode));
+        let found = read.await?;
+        if found.is_err() {
+            self.0.gate.append_done(client, inode);
+        }
+        Ok(Told::Turn(pb::Turn {
+            yours,
+            attributes: Some(convert::attributes(&found?)),
+        }))
     }
 
     async fn space(&self) -> Result<Told> {
@@ -231,10 +267,12 @@ fn from_state(read: &dyn Read, caller: &Caller, query: Query) -> Result<Told> {
             state::check_access(read, caller, inode, state::Access::from_bits(a.mask))?;
             Told::Attributes(convert::attributes(&state::get_attributes(read, inode)?))
         }
-        Query::TestLock(_) | Query::AppendTurn(_) | Query::AppendDone(_) => {
-            return Err(Code::NotSupported.into());
-        }
-        Query::Resolve(_) | Query::StatFs(_) | Query::Locate(_) => {
+        Query::TestLock(_)
+        | Query::AppendTurn(_)
+        | Query::AppendDone(_)
+        | Query::Resolve(_)
+        | Query::StatFs(_)
+        | Query::Locate(_) => {
             return Err(Error::new(Code::Internal, "answered elsewhere"));
         }
     })

@@ -106,11 +106,12 @@ pub(super) fn require_removal(caller: &Caller, directory: &Inode, entry: &Inode)
     Ok(())
 }
 
-/// The mode of a file whose bytes or owner a user other than the superuser has changed (chown(2), write(2)):
-/// without suid, and without sgid where it means a group to run as.
-pub(super) fn without_privileges(mode: u32) -> u32 {
-    let kept = mode & !SUID;
-    if mode & GROUP_EXECUTE != 0 {
+/// The mode of a file whose bytes or owner have changed (chown(2), write(2); Linux's `setattr_should_drop_sgid`):
+/// without suid, and without sgid where it means a group to run as, or where the caller is not in that group.
+pub(super) fn without_privileges(caller: &Caller, inode: &Inode) -> u32 {
+    let kept = inode.mode & !SUID;
+    let may_keep = caller.is_root() || caller.is_in(inode.gid);
+    if inode.mode & GROUP_EXECUTE != 0 || !may_keep {
         kept & !SGID
     } else {
         kept
@@ -192,11 +193,16 @@ mod tests {
 
     #[test]
     fn privileges_go_with_the_bytes() {
-        assert_eq!(without_privileges(0o6755), 0o755);
+        let (member, other) = (caller(11, 5, &[20]), caller(11, 5, &[]));
+        let left = |caller: &Caller, mode| without_privileges(caller, &inode(Kind::File, mode));
+        assert_eq!(left(&member, 0o6755), 0o755);
+        let why = "sgid without group execute is no privilege";
+        assert_eq!(left(&member, 0o6744), 0o2744, "{why}");
+        assert_eq!(left(&Caller::ROOT, 0o6744), 0o2744, "{why}");
         assert_eq!(
-            without_privileges(0o6744),
-            0o2744,
-            "sgid without group execute is no privilege"
+            left(&other, 0o6744),
+            0o744,
+            "but nothing another group's user leaves behind"
         );
     }
 }

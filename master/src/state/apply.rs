@@ -3,7 +3,9 @@
 use dfs_proto::{ClientId, Code, Error, Result};
 
 use super::context::Context;
-use super::{attributes, chunks, clients, cluster, files, make, names, rename, servers, xattrs};
+use super::{
+    attributes, chunks, clients, cluster, files, locks, make, names, orphans, rename, servers, xattrs,
+};
 use crate::command::{Caller, Change, Command, Outcome, Reply};
 use crate::store::{Batch, Read, Txn};
 
@@ -72,6 +74,9 @@ fn change(ctx: &mut Context<'_, '_>, command: &Command) -> Result<Reply> {
         Change::RemoveXattr(c) => xattrs::remove(ctx, c),
         Change::Allocate(c) => files::allocate(ctx, c),
         Change::CommitLength(c) => files::commit_length(ctx, c),
+        Change::Release(c) => orphans::release(ctx, c),
+        Change::Lock(c) => locks::set(ctx, c),
+        Change::PunchHole(c) => files::punch_hole(ctx, c),
         Change::Propose(c) => chunks::propose(ctx, c),
         Change::Activate(c) => chunks::activate(ctx, c),
         Change::Freeze(c) => chunks::freeze(ctx, c),

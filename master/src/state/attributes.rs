@@ -1,14 +1,17 @@
 //! Attributes and who may change them (chmod(2), chown(2), utimensat(2), truncate(2); Linux's `setattr_prepare`).
 
 use dfs_proto::limits::GOAL_MAX;
-use dfs_proto::{Code, Error, InodeId, Result};
+use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result, Version};
 
 use super::access::{self, Access, MODE_BITS, SGID};
 use super::context::Context;
 use super::lookup::attributes_of;
-use super::{files, tables};
+use super::{files, tables, xattrs};
 use crate::command::{Caller, Changed, Reply, SetAttributes};
 use crate::store::records::{Inode, Kind};
+
+/// What execve(2) gives a program; as good as suid.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// An inode changed, its bytes did not.
 pub(super) fn touch(inode: &mut Inode, now_ns: i64) {
@@ -20,8 +23,13 @@ pub(super) fn touch(inode: &mut Inode, now_ns: i64) {
 pub(super) fn bytes_changed(ctx: &Context<'_, '_>, inode: &mut Inode) {
     inode.mtime_ns = ctx.now_ns;
     touch(inode, ctx.now_ns);
-    if !ctx.caller.is_root() {
-        inode.mode = access::without_privileges(inode.mode);
+    drop_privileges(&ctx.caller, inode);
+}
+
+/// A user other than the superuser wrote.
+pub(super) fn drop_privileges(caller: &Caller, inode: &mut Inode) {
+    if !caller.is_root() {
+        inode.mode = access::without_privileges(caller, inode);
     }
 }
 
@@ -33,12 +41,17 @@ pub(super) fn set(ctx: &mut Context<'_, '_>, set: &SetAttributes) -> Result<Repl
     check_times(&ctx.caller, &inode, set)?;
     check_size(ctx, id, &inode, set)?;
 
+    let kills = kills_privileges(ctx, id, &mut inode, set);
+    if !kills && *set == only_kill(set) {
+        return Ok(answer(ctx, id, &inode, None));
+    }
     let mut truncating = None;
     if let Some(size) = set.size {
         truncating = files::set_size(ctx, id, &mut inode, size)?;
         bytes_changed(ctx, &mut inode);
     }
-    set_owner(&ctx.caller, &mut inode, set);
+    inode.uid = set.uid.unwrap_or(inode.uid);
+    inode.gid = set.gid.unwrap_or(inode.gid);
     if let Some(mode) = set.mode {
         let may_setgid = ctx.caller.is_root() || ctx.caller.is_in(inode.gid);
         inode.mode = mode & MODE_BITS & if may_setgid { MODE_BITS } else { !SGID };
@@ -49,12 +62,44 @@ pub(super) fn set(ctx: &mut Context<'_, '_>, set: &SetAttributes) -> Result<Repl
         touch(&mut inode, ctx.now_ns);
     }
     tables::save_inode(ctx.txn, id, &inode);
+    Ok(answer(ctx, id, &inode, truncating))
+}
+
+fn answer(
+    ctx: &Context<'_, '_>,
+    id: InodeId,
+    inode: &Inode,
+    truncating: Option<(ChunkHandle, Version)>,
+) -> Reply {
     let (chunk, version) = truncating.map_or((0, 0), |(chunk, version)| (chunk.0, version.0));
-    Ok(Reply::Changed(Changed {
-        attributes: attributes_of(ctx.txn, id, &inode),
+    Reply::Changed(Changed {
+        attributes: attributes_of(ctx.txn, id, inode),
         truncating: chunk,
         truncating_version: version,
-    }))
+        touched: Vec::new(),
+    })
+}
+
+/// Nothing but taking privileges away.
+fn only_kill(set: &SetAttributes) -> SetAttributes {
+    SetAttributes {
+        inode: set.inode,
+        by_handle: set.by_handle,
+        kill_privileges: true,
+        ..SetAttributes::default()
+    }
+}
+
+/// A write, or a new owner or group, takes suid, sgid and `security.capability` of a file away, the superuser's chown
+/// too (as Linux). True if there was anything to take.
+fn kills_privileges(ctx: &mut Context<'_, '_>, id: InodeId, inode: &mut Inode, set: &SetAttributes) -> bool {
+    let kills = set.kill_privileges || set.uid.is_some() || set.gid.is_some();
+    if !kills || inode.kind() == Kind::Directory {
+        return false;
+    }
+    let before = inode.mode;
+    inode.mode = access::without_privileges(&ctx.caller, inode);
+    xattrs::take(ctx, id, inode, CAPABILITY).is_some() || inode.mode != before
 }
 
 /// The superuser gives files away; an owner gives them to groups of its own.
@@ -107,23 +152,9 @@ fn check_size(ctx: &Context<'_, '_>, id: InodeId, inode: &Inode, set: &SetAttrib
     }
     tables::file(ctx.txn, id)?;
     if set.by_handle {
-        access::require_bytes(&ctx.caller, inode, Access::WRITE)
-    } else {
-        access::require(&ctx.caller, inode, Access::WRITE)
+        return Ok(());
     }
-}
-
-/// A new owner or group takes suid and sgid of a file away, the superuser's chown too (as Linux).
-fn set_owner(caller: &Caller, inode: &mut Inode, set: &SetAttributes) {
-    if set.uid.is_none() && set.gid.is_none() {
-        return;
-    }
-    if inode.kind() != Kind::Directory {
-        let stays = caller.is_root() || caller.is_in(inode.gid);
-        inode.mode = access::without_privileges(inode.mode) & if stays { MODE_BITS } else { !SGID };
-    }
-    inode.uid = set.uid.unwrap_or(inode.uid);
-    inode.gid = set.gid.unwrap_or(inode.gid);
+    access::require(&ctx.caller, inode, Access::WRITE)
 }
 
 fn set_times(inode: &mut Inode, set: &SetAttributes, now_ns: i64) {

@@ -279,7 +279,7 @@ pub(super) fn freeze(ctx: &mut Context<'_, '_>, asked: &Freeze) -> Result<Reply>
     let mut chunk = tables::chunk(ctx.txn, handle).ok_or(Code::NotFound)?;
     chunk.frozen = true;
     tables::save_chunk(ctx.txn, handle, &chunk);
-    Ok(Reply::Done(Done {}))
+    Ok(Reply::Done(Done::default()))
 }
 
 pub(super) fn forget(ctx: &mut Context<'_, '_>, asked: &ForgetChunk) -> Result<Reply> {
@@ -297,5 +297,5 @@ pub(super) fn forget(ctx: &mut Context<'_, '_>, asked: &ForgetChunk) -> Result<R
         c.chunks -= 1;
         c.unreferenced -= 1;
     });
-    Ok(Reply::Done(Done {}))
+    Ok(Reply::Done(Done::default()))
 }

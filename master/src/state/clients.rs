@@ -7,7 +7,7 @@ use dfs_proto::limits::REQUESTS_OUTSTANDING_MAX;
 use dfs_proto::{ClientId, Code, Error, Result, Retry};
 
 use super::context::Context;
-use super::tables;
+use super::{locks, orphans, tables};
 use crate::command::{
     ClientOpened, Done, EndClient, OpenClient, Outcome, Reply, RequestId, outcome_from_bytes,
     outcome_to_bytes,
@@ -128,9 +128,11 @@ pub(super) fn open(ctx: &mut Context<'_, '_>, open: &OpenClient) -> Result<Reply
 pub(super) fn end(ctx: &mut Context<'_, '_>, end: &EndClient) -> Result<Reply> {
     let id = ClientId(end.client);
     if let Some(session) = client(ctx.txn, id) {
+        locks::end_client(ctx, id);
+        orphans::end_client(ctx, id);
         forget_all(ctx.txn, id);
         ctx.txn.remove(keys::nonce(session.nonce));
         ctx.txn.remove(keys::client(id));
     }
-    Ok(Reply::Done(Done {}))
+    Ok(Reply::Done(Done::default()))
 }

@@ -62,7 +62,7 @@ pub(super) fn genesis(ctx: &mut Context<'_, '_>, born: &Genesis) -> Result<Reply
         ..Inode::default()
     };
     tables::save_inode(ctx.txn, InodeId::ROOT, &root);
-    Ok(Reply::Done(Done {}))
+    Ok(Reply::Done(Done::default()))
 }
 
 pub(super) fn rotate_key(ctx: &mut Context<'_, '_>, new: &RotateKey) -> Result<Reply> {
@@ -82,5 +82,5 @@ pub(super) fn rotate_key(ctx: &mut Context<'_, '_>, new: &RotateKey) -> Result<R
     all.keys.truncate(KEYS_MAX);
     all.rotated_ns = ctx.now_ns;
     tables::save(ctx.txn, keys::single(keys::KEYS), &all);
-    Ok(Reply::Done(Done {}))
+    Ok(Reply::Done(Done::default()))
 }

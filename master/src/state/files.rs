@@ -5,14 +5,19 @@ use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result, Version};
 
 use super::access::{self, Access};
 use super::context::Context;
+use super::lookup::attributes_of;
 use super::{attributes, chunks, slots, tables};
-use crate::command::{Allocate, CommitLength, Committed, Reply, Slot};
+use crate::command::{Allocate, Changed, CommitLength, Committed, PunchHole, Reply, Slot};
 use crate::store::keys;
 use crate::store::records::{Chunk, Extent, Inode};
 
+/// A writer's clock may run ahead of the master's by so much; what is told to be later is not believed. An hour.
+const CLOCK_AHEAD_MAX_NS: i64 = 3_600_000_000_000;
+
 pub(super) fn allocate(ctx: &mut Context<'_, '_>, asked: &Allocate) -> Result<Reply> {
     let id = InodeId(asked.inode);
-    let (slot, chunk) = slots::writable_slot(ctx.txn, &ctx.caller, id, asked.offset)?;
+    let asker = (!asked.by_handle).then_some(&ctx.caller);
+    let (slot, chunk) = slots::writable_slot(ctx.txn, asker, id, asked.offset)?;
     if let Some(chunk) = chunk
         && asked.instead_of == slot.chunk
         && may_be_given_up(ctx, &chunk)
@@ -104,28 +109,68 @@ pub(super) fn set_size(
 pub(super) fn commit_length(ctx: &mut Context<'_, '_>, commit: &CommitLength) -> Result<Reply> {
     let id = InodeId(commit.inode);
     let mut inode = tables::file(ctx.txn, id)?;
-    access::require_bytes(&ctx.caller, &inode, Access::WRITE)?;
-    let mut grown = false;
+    if !commit.by_handle {
+        access::require_bytes(&ctx.caller, &inode, Access::WRITE)?;
+    }
+    let before = inode.clone();
     if commit.chunk != 0 {
         let (end, more) = chunks::commit_length(ctx, commit)?;
         // A chunk without bytes says nothing about where the file ends.
         let end = if commit.length > 0 { end } else { 0 };
-        grown = more > 0 || end > inode.size;
         inode.size = inode.size.max(end);
         inode.allocated_bytes += more;
     }
-    if grown || commit.mtime_ns.is_some() {
-        let before_ns = inode.ctime_ns;
-        attributes::bytes_changed(ctx, &mut inode);
-        if let Some(written_ns) = commit.mtime_ns {
-            // A client's clock may run ahead; what it wrote was not written later than now. And it has told its
-            // programs this time already: the commit does not move it.
-            inode.mtime_ns = written_ns.min(ctx.now_ns);
-            inode.ctime_ns = before_ns.max(inode.mtime_ns);
-        }
+    if let Some(mtime_ns) = commit.mtime_ns {
+        written(ctx, &mut inode, mtime_ns);
+    }
+    if inode != before {
+        attributes::drop_privileges(&ctx.caller, &mut inode);
+        inode.change += 1;
         tables::save_inode(ctx.txn, id, &inode);
     }
-    Ok(Reply::Committed(Committed { size: inode.size }))
+    Ok(Reply::Committed(Committed {
+        size: inode.size,
+        attributes: Some(attributes_of(ctx.txn, id, &inode)),
+    }))
+}
+
+/// Bytes were written then, by the writer's clock: it has told its programs so, and it stays so.
+fn written(ctx: &Context<'_, '_>, inode: &mut Inode, mtime_ns: i64) {
+    inode.mtime_ns = mtime_ns.min(ctx.now_ns.saturating_add(CLOCK_AHEAD_MAX_NS));
+    inode.ctime_ns = inode.ctime_ns.max(inode.mtime_ns);
+}
+
+/// Frees the chunks of a range: those whose span lies in it, and with `tail` the last one if nothing of the file lies
+/// behind the range (fallocate(2), FALLOC_FL_PUNCH_HOLE). The writer has made zeros of what is left in it.
+pub(super) fn punch_hole(ctx: &mut Context<'_, '_>, hole: &PunchHole) -> Result<Reply> {
+    let id = InodeId(hole.inode);
+    let mut inode = tables::file(ctx.txn, id)?;
+    if !hole.by_handle {
+        access::require(&ctx.caller, &inode, Access::WRITE)?;
+    }
+    let end = hole.offset.saturating_add(hole.length);
+    if hole.length == 0 {
+        return Err(Error::new(Code::InvalidArgument, "a hole has a length"));
+    }
+    let gone: Vec<_> = slots::extents_from(ctx.txn, id, hole.offset)
+        .take_while(|(start, _)| *start < end)
+        .filter(|(start, extent)| {
+            let whole = start + extent.span <= end || (hole.tail && inode.size <= end);
+            *start >= hole.offset && whole
+        })
+        .collect();
+    for at in gone {
+        free(ctx, id, &mut inode, at);
+    }
+    attributes::bytes_changed(ctx, &mut inode);
+    if let Some(mtime_ns) = hole.mtime_ns {
+        written(ctx, &mut inode, mtime_ns);
+    }
+    tables::save_inode(ctx.txn, id, &inode);
+    Ok(Reply::Changed(Changed {
+        attributes: attributes_of(ctx.txn, id, &inode),
+        ..Changed::default()
+    }))
 }
 
 /// A chunk's length is another one after activation: its file follows. Returns false if committed bytes in the middle

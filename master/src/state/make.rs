@@ -7,7 +7,6 @@ use dfs_proto::{Code, Error, InodeId, Result};
 use super::access::{self, Access, SGID, STICKY};
 use super::context::Context;
 use super::entries::{self, Place};
-use super::lookup::attributes_of;
 use super::{attributes, files, names, tables};
 use crate::command::{Made, Make, Reply, Slot};
 use crate::store::records::{Inode, Kind};
@@ -29,15 +28,17 @@ pub(super) fn make(ctx: &mut Context<'_, '_>, make: &Make) -> Result<Reply> {
         hang(ctx, id, &place);
     }
     let slot = first_slot(ctx, make, id)?;
-    Ok(made(ctx, id, true, slot))
+    Ok(made(ctx, id, slot, Some(place.parent)))
 }
 
-fn made(ctx: &Context<'_, '_>, id: InodeId, created: bool, slot: Option<Slot>) -> Reply {
-    let inode = tables::known_inode(ctx.txn, id);
+/// With the directory, if the name is new.
+fn made(ctx: &Context<'_, '_>, id: InodeId, slot: Option<Slot>, directory: Option<InodeId>) -> Reply {
+    let created = directory.is_some();
     Reply::Made(Made {
-        attributes: attributes_of(ctx.txn, id, &inode),
+        attributes: names::now(ctx, id),
         created,
         slot,
+        touched: directory.map(|d| names::now(ctx, d)).into_iter().collect(),
     })
 }
 
@@ -67,6 +68,7 @@ fn open_existing(ctx: &mut Context<'_, '_>, make: &Make, id: InodeId) -> Result<
     if make.write || make.truncate || !make.members.is_empty() {
         access::require(&ctx.caller, &inode, Access::WRITE)?;
     }
+    access::require(&ctx.caller, &inode, Access::from_bits(make.access))?;
     if make.truncate {
         let cut = files::set_size(ctx, id, &mut inode, 0)?;
         assert!(cut.is_none(), "size 0 has no boundary chunk");
@@ -74,7 +76,7 @@ fn open_existing(ctx: &mut Context<'_, '_>, make: &Make, id: InodeId) -> Result<
         tables::save_inode(ctx.txn, id, &inode);
     }
     let slot = first_slot(ctx, make, id)?;
-    Ok(made(ctx, id, false, slot))
+    Ok(made(ctx, id, slot, None))
 }
 
 fn check_shape(ctx: &Context<'_, '_>, make: &Make) -> Result<()> {

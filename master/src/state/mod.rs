@@ -15,9 +15,11 @@ mod context;
 mod effects;
 mod entries;
 mod files;
+mod locks;
 mod lookup;
 mod make;
 mod names;
+mod orphans;
 mod rename;
 mod servers;
 mod slots;
@@ -30,10 +32,12 @@ pub use check::check;
 pub use clients::{client, client_by_nonce, clients, stored_outcome};
 pub use cluster::signing_keys;
 pub use effects::{Effect, effects};
+pub use locks::{Owner, lock_conflict, locked_inodes, would_deadlock};
 pub use lookup::{
     ENTRIES_MAX, Entry, Page, PageRequest, Resolved, SYMLINKS_MAX, get_attributes, lookup, read_directory,
     read_link, resolve,
 };
+pub use orphans::{dying, held, holders};
 pub use servers::{server_by_disk, server_by_identity, servers};
 pub use slots::{
     EXTENTS_MAX, Located, Location, chunks_after, locate, proposals_after, unreferenced_before, writable_slot,

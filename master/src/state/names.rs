@@ -9,9 +9,9 @@ use super::attributes::touch;
 use super::context::Context;
 use super::entries::{self, Place};
 use super::lookup::attributes_of;
-use super::{files, tables, xattrs};
-use crate::command::{Changed, Done, Link, RemoveDirectory, Reply, Unlink};
-use crate::store::keys;
+use super::orphans::{self, Keepers};
+use super::tables;
+use crate::command::{Attributes, Changed, Done, Link, RemoveDirectory, Reply, Unlink};
 use crate::store::records::{Dentry, Inode, Kind};
 
 /// A directory the caller may pass, a good name, and what it names.
@@ -44,6 +44,11 @@ pub(super) fn require_creation(ctx: &Context<'_, '_>, directory: &Inode) -> Resu
     access::require(&ctx.caller, directory, Access::WRITE.and(Access::EXECUTE))
 }
 
+/// What a command did to inodes that are still there, for its answer.
+pub(super) fn now(ctx: &Context<'_, '_>, id: InodeId) -> Attributes {
+    attributes_of(ctx.txn, id, &tables::known_inode(ctx.txn, id))
+}
+
 pub(super) fn link(ctx: &mut Context<'_, '_>, link: &Link) -> Result<Reply> {
     let id = InodeId(link.inode);
     let mut inode = tables::inode(ctx.txn, id)?;
@@ -55,6 +60,9 @@ pub(super) fn link(ctx: &mut Context<'_, '_>, link: &Link) -> Result<Reply> {
     if inode.kind() == Kind::Directory {
         return Err(Error::new(Code::NotPermitted, "a directory has one name"));
     }
+    if inode.nlink == 0 {
+        return Err(Error::new(Code::NotFound, "a removed file gets no name again"));
+    }
     if inode.nlink >= LINKS_MAX {
         return Err(Code::LinkLimit.into());
     }
@@ -64,8 +72,8 @@ pub(super) fn link(ctx: &mut Context<'_, '_>, link: &Link) -> Result<Reply> {
     entries::add(ctx, &place, id, inode.kind());
     Ok(Reply::Changed(Changed {
         attributes: attributes_of(ctx.txn, id, &inode),
-        truncating: 0,
-        truncating_version: 0,
+        touched: vec![now(ctx, place.parent)],
+        ..Changed::default()
     }))
 }
 
@@ -78,8 +86,14 @@ pub(super) fn unlink(ctx: &mut Context<'_, '_>, unlink: &Unlink) -> Result<Reply
         return Err(Code::IsADirectory.into());
     }
     entries::remove(ctx, &place, dentry);
-    drop_link(ctx, id);
-    Ok(Reply::Done(Done {}))
+    let keepers = Keepers {
+        sessions: &unlink.holders,
+        chosen_for: unlink.dying,
+    };
+    let inode = orphans::drop_link(ctx, id, &keepers)?;
+    Ok(Reply::Done(Done {
+        touched: vec![attributes_of(ctx.txn, id, &inode), now(ctx, place.parent)],
+    }))
 }
 
 pub(super) fn remove_directory(ctx: &mut Context<'_, '_>, gone: &RemoveDirectory) -> Result<Reply> {
@@ -94,33 +108,18 @@ pub(super) fn remove_directory(ctx: &mut Context<'_, '_>, gone: &RemoveDirectory
         return Err(Code::NotEmpty.into());
     }
     entries::remove(ctx, &place, dentry);
-    forget_directory(ctx, id);
-    Ok(Reply::Done(Done {}))
+    let inode = forget_directory(ctx, id);
+    Ok(Reply::Done(Done {
+        touched: vec![attributes_of(ctx.txn, id, &inode), now(ctx, place.parent)],
+    }))
 }
 
-/// One name less; with the last one the inode, its attributes and its chunks go.
-pub(super) fn drop_link(ctx: &mut Context<'_, '_>, id: InodeId) {
+/// An empty directory without a name goes. Returns it as it was at last.
+pub(super) fn forget_directory(ctx: &mut Context<'_, '_>, id: InodeId) -> Inode {
     let mut inode = tables::known_inode(ctx.txn, id);
-    inode.nlink -= 1;
+    inode.nlink = 0;
     touch(&mut inode, ctx.now_ns);
-    if inode.nlink > 0 {
-        tables::save_inode(ctx.txn, id, &inode);
-        return;
-    }
-    if inode.kind() == Kind::File {
-        files::free_from(ctx, id, &mut inode, 0);
-    }
-    forget(ctx, id);
-    tables::count(ctx.txn, |c| c.files -= 1);
-}
-
-/// An empty directory without a name goes.
-pub(super) fn forget_directory(ctx: &mut Context<'_, '_>, id: InodeId) {
-    forget(ctx, id);
+    orphans::forget(ctx, id, &inode);
     tables::count(ctx.txn, |c| c.directories -= 1);
-}
-
-fn forget(ctx: &mut Context<'_, '_>, id: InodeId) {
-    xattrs::remove_all(ctx, id);
-    ctx.txn.remove(keys::inode(id));
+    inode
 }

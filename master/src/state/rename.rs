@@ -6,8 +6,10 @@ use super::access::{self, Access};
 use super::attributes::touch;
 use super::context::Context;
 use super::entries::{self, Place};
+use super::lookup::attributes_of;
+use super::orphans::{self, Keepers};
 use super::{names, tables};
-use crate::command::{Done, Rename, Reply};
+use crate::command::{Attributes, Done, Rename, Reply};
 use crate::store::Read;
 use crate::store::records::{Dentry, Inode, Kind};
 
@@ -37,19 +39,24 @@ pub(super) fn rename(ctx: &mut Context<'_, '_>, rename: &Rename) -> Result<Reply
     let from = side(ctx, place, directory, dentry);
     let (place, directory, dentry) = names::find(ctx, rename.new_parent, &rename.new_name)?;
     match dentry {
-        Some(_) if rename.no_replace => return Err(Code::AlreadyExists.into()),
-        None if rename.exchange => return Err(Error::new(Code::NotFound, "")),
+        Some(_) if rename.no_replace => Err(Code::AlreadyExists.into()),
+        None if rename.exchange => Err(Error::new(Code::NotFound, "")),
         Some(dentry) => {
             let to = side(ctx, place, directory, dentry);
             check_ancestors(ctx.txn, &from, &to, rename.exchange)?;
             if from.dentry.inode == to.dentry.inode {
-                return Ok(Reply::Done(Done {}));
+                return Ok(Reply::Done(Done::default()));
             }
-            if rename.exchange {
-                exchange(ctx, &from, &to)?;
+            let other = if rename.exchange {
+                exchange(ctx, &from, &to)?
             } else {
-                replace(ctx, &from, &to)?;
-            }
+                let keepers = Keepers {
+                    sessions: &rename.holders,
+                    chosen_for: rename.dying,
+                };
+                replace(ctx, &from, &to, &keepers)?
+            };
+            Ok(done(ctx, &from, to.place.parent, Some(other)))
         }
         None => {
             refuse_own_descendant(ctx.txn, &from, place.parent)?;
@@ -59,9 +66,19 @@ pub(super) fn rename(ctx: &mut Context<'_, '_>, rename: &Rename) -> Result<Reply
             entries::remove(ctx, &from.place, from.dentry);
             entries::add(ctx, &place, from.id(), from.inode.kind());
             arrive(ctx, from.id(), place.parent);
+            Ok(done(ctx, &from, place.parent, None))
         }
     }
-    Ok(Reply::Done(Done {}))
+}
+
+/// The answer: what was moved, both directories, and what was replaced or exchanged.
+fn done(ctx: &Context<'_, '_>, from: &Side, into: InodeId, other: Option<Attributes>) -> Reply {
+    let mut touched = vec![names::now(ctx, from.id()), names::now(ctx, from.place.parent)];
+    if into != from.place.parent {
+        touched.push(names::now(ctx, into));
+    }
+    touched.extend(other);
+    Reply::Done(Done { touched })
 }
 
 fn side(ctx: &Context<'_, '_>, place: Place, directory: Inode, dentry: Dentry) -> Side {
@@ -118,7 +135,8 @@ fn require_move(ctx: &Context<'_, '_>, from: &Side, into: InodeId) -> Result<()>
     Ok(())
 }
 
-fn replace(ctx: &mut Context<'_, '_>, from: &Side, to: &Side) -> Result<()> {
+/// Returns what was replaced, as it is or was at last.
+fn replace(ctx: &mut Context<'_, '_>, from: &Side, to: &Side, keepers: &Keepers<'_>) -> Result<Attributes> {
     access::require_removal(&ctx.caller, &from.directory, &from.inode)?;
     access::require_removal(&ctx.caller, &to.directory, &to.inode)?;
     match (from.is_directory(), to.is_directory()) {
@@ -132,16 +150,16 @@ fn replace(ctx: &mut Context<'_, '_>, from: &Side, to: &Side) -> Result<()> {
     }
     entries::remove(ctx, &from.place, from.dentry);
     entries::point(ctx, &to.place, to.dentry, from.dentry);
-    if to.is_directory() {
-        names::forget_directory(ctx, to.id());
+    let replaced = if to.is_directory() {
+        names::forget_directory(ctx, to.id())
     } else {
-        names::drop_link(ctx, to.id());
-    }
+        orphans::drop_link(ctx, to.id(), keepers)?
+    };
     arrive(ctx, from.id(), to.place.parent);
-    Ok(())
+    Ok(attributes_of(ctx.txn, to.id(), &replaced))
 }
 
-fn exchange(ctx: &mut Context<'_, '_>, from: &Side, to: &Side) -> Result<()> {
+fn exchange(ctx: &mut Context<'_, '_>, from: &Side, to: &Side) -> Result<Attributes> {
     access::require_removal(&ctx.caller, &from.directory, &from.inode)?;
     access::require_removal(&ctx.caller, &to.directory, &to.inode)?;
     require_move(ctx, from, to.place.parent)?;
@@ -150,7 +168,7 @@ fn exchange(ctx: &mut Context<'_, '_>, from: &Side, to: &Side) -> Result<()> {
     entries::point(ctx, &to.place, to.dentry, from.dentry);
     arrive(ctx, from.id(), to.place.parent);
     arrive(ctx, to.id(), from.place.parent);
-    Ok(())
+    Ok(names::now(ctx, to.id()))
 }
 
 /// The inode has its new name: its ctime moves, and a directory knows where it hangs.

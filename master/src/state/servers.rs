@@ -140,7 +140,7 @@ pub(super) fn disk_failed(ctx: &mut Context<'_, '_>, failed: &DiskFailed) -> Res
     let disk = disk.ok_or_else(|| Error::new(Code::NotFound, "the server has no such disk").on_node(node))?;
     disk.failed = true;
     tables::save(ctx.txn, keys::server(node), &server);
-    Ok(Reply::Done(Done {}))
+    Ok(Reply::Done(Done::default()))
 }
 
 pub(super) fn remove(ctx: &mut Context<'_, '_>, gone: &RemoveServer) -> Result<Reply> {
@@ -148,5 +148,5 @@ pub(super) fn remove(ctx: &mut Context<'_, '_>, gone: &RemoveServer) -> Result<R
     let mut server = known(ctx.txn, node)?;
     server.removed = true;
     tables::save(ctx.txn, keys::server(node), &server);
-    Ok(Reply::Done(Done {}))
+    Ok(Reply::Done(Done::default()))
 }

@@ -8,6 +8,7 @@ use dfs_proto::{Code, Error, InodeId, Result};
 use super::access::{self, Access};
 use super::attributes::touch;
 use super::context::Context;
+use super::lookup::attributes_of;
 use super::tables;
 use crate::command::{Caller, Done, RemoveXattr, Reply, SetXattr};
 use crate::store::records::{Inode, Kind};
@@ -128,20 +129,37 @@ pub(super) fn set(ctx: &mut Context<'_, '_>, set: &SetXattr) -> Result<Reply> {
     touch(&mut inode, ctx.now_ns);
     ctx.txn.put(key, set.value.as_slice());
     tables::save_inode(ctx.txn, id, &inode);
-    Ok(Reply::Done(Done {}))
+    Ok(done(ctx, id, &inode))
+}
+
+fn done(ctx: &Context<'_, '_>, id: InodeId, inode: &Inode) -> Reply {
+    Reply::Done(Done {
+        touched: vec![attributes_of(ctx.txn, id, inode)],
+    })
+}
+
+/// Removes an attribute that may be there and returns its value. The caller saves the inode.
+pub(super) fn take(
+    ctx: &mut Context<'_, '_>,
+    id: InodeId,
+    inode: &mut Inode,
+    name: &[u8],
+) -> Option<Vec<u8>> {
+    let key = keys::xattr(id, name);
+    let value = ctx.txn.get(&key)?;
+    inode.xattr_bytes -= (name.len() + value.len()) as u64;
+    ctx.txn.remove(key);
+    Some(value)
 }
 
 pub(super) fn remove(ctx: &mut Context<'_, '_>, gone: &RemoveXattr) -> Result<Reply> {
     let id = InodeId(gone.inode);
     let mut inode = tables::inode(ctx.txn, id)?;
     require_write(&ctx.caller, &inode, &gone.name)?;
-    let key = keys::xattr(id, &gone.name);
-    let value = ctx.txn.get(&key).ok_or(Code::NoAttribute)?;
-    inode.xattr_bytes -= (gone.name.len() + value.len()) as u64;
+    take(ctx, id, &mut inode, &gone.name).ok_or(Code::NoAttribute)?;
     touch(&mut inode, ctx.now_ns);
-    ctx.txn.remove(key);
     tables::save_inode(ctx.txn, id, &inode);
-    Ok(Reply::Done(Done {}))
+    Ok(done(ctx, id, &inode))
 }
 
 /// The inode goes: all its attributes with it.

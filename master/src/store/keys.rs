@@ -22,6 +22,10 @@ pub const CURSOR: u8 = 0x12;
 pub const EXTENT: u8 = 0x13;
 /// inode, name -> the value itself.
 pub const XATTR: u8 = 0x14;
+/// inode without a name, client -> nothing: that session may have it open.
+pub const HOLDER: u8 = 0x15;
+/// inode, family, client, owner, first byte -> [`super::records::Lock`].
+pub const LOCK: u8 = 0x16;
 /// chunk -> [`super::records::Chunk`].
 pub const CHUNK: u8 = 0x20;
 /// chunk -> nothing: it has an unfinished proposal.
@@ -34,6 +38,10 @@ pub const CLIENT: u8 = 0x30;
 pub const NONCE: u8 = 0x31;
 /// client, sequence -> an encoded outcome (`command::outcome_to_bytes`).
 pub const RESULT: u8 = 0x32;
+/// client, inode without a name -> nothing: the other way round of [`HOLDER`].
+pub const HELD: u8 = 0x33;
+/// client, inode -> nothing: it has locks there.
+pub const LOCKER: u8 = 0x34;
 /// node -> [`super::records::Server`].
 pub const SERVER: u8 = 0x40;
 /// identity -> node, 4 bytes big-endian.
@@ -82,6 +90,47 @@ pub fn extent(inode: InodeId, offset: u64) -> Key {
 #[must_use]
 pub fn xattr(inode: InodeId, name: &[u8]) -> Key {
     key(XATTR, &[&inode.0.to_be_bytes(), name])
+}
+
+/// A session that keeps a removed inode.
+#[must_use]
+pub fn holder(inode: InodeId, client: ClientId) -> Key {
+    key(HOLDER, &[&inode.0.to_be_bytes(), &client.0.to_be_bytes()])
+}
+
+/// A removed inode that a session keeps.
+#[must_use]
+pub fn held(client: ClientId, inode: InodeId) -> Key {
+    key(HELD, &[&client.0.to_be_bytes(), &inode.0.to_be_bytes()])
+}
+
+/// A locked range.
+#[must_use]
+pub fn lock(inode: InodeId, flock: bool, owner: (ClientId, u64), start: u64) -> Key {
+    let (client, owner) = (owner.0.0.to_be_bytes(), owner.1.to_be_bytes());
+    key(
+        LOCK,
+        &[
+            &inode.0.to_be_bytes(),
+            &[u8::from(flock)],
+            &client,
+            &owner,
+            &start.to_be_bytes(),
+        ],
+    )
+}
+
+/// Of a key made by [`lock`]: inode, family, client and owner, first byte.
+#[must_use]
+pub fn lock_parts(key: &[u8]) -> (InodeId, bool, (ClientId, u64), u64) {
+    let owner = (ClientId(number(&key[10..18])), number(&key[18..26]));
+    (InodeId(number(&key[1..9])), key[9] != 0, owner, last_number(key))
+}
+
+/// The mark of a session's locks on an inode.
+#[must_use]
+pub fn locker(client: ClientId, inode: InodeId) -> Key {
+    key(LOCKER, &[&client.0.to_be_bytes(), &inode.0.to_be_bytes()])
 }
 
 /// A record of a chunk.

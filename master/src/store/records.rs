@@ -353,9 +353,23 @@ pub struct Client {
     /// Results below it are forgotten.
     #[prost(uint64, tag = "5")]
     pub lowest: u64,
-    /// It is a mount's.
+    /// It may hold removed inodes.
     #[prost(bool, tag = "6")]
     pub mount: bool,
+}
+
+/// A range of bytes that is locked; it does not touch another one of its owner of the same kind.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Lock {
+    /// The last byte.
+    #[prost(uint64, tag = "1")]
+    pub end: u64,
+    /// Alone, or together with others.
+    #[prost(bool, tag = "2")]
+    pub exclusive: bool,
+    /// Told to those who ask.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
 }
 
 /// A chunkserver.

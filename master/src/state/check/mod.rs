@@ -4,6 +4,7 @@
 //! Not here: whether bytes exist on any server.
 
 mod chunks;
+mod mounts;
 mod sessions;
 mod tree;
 
@@ -29,6 +30,7 @@ pub fn check(read: &dyn Read) -> Vec<String> {
     tree::check(read, &mut problems);
     chunks::check(read, &mut problems);
     sessions::check(read, &mut problems);
+    mounts::check(read, &mut problems);
     problems.0
 }
 
@@ -59,12 +61,16 @@ fn check_tables(read: &dyn Read, problems: &mut Problems) {
         keys::CURSOR,
         keys::EXTENT,
         keys::XATTR,
+        keys::HOLDER,
+        keys::LOCK,
         keys::CHUNK,
         keys::PROPOSAL,
         keys::COLLECT,
         keys::CLIENT,
         keys::NONCE,
         keys::RESULT,
+        keys::HELD,
+        keys::LOCKER,
         keys::SERVER,
         keys::IDENTITY,
         keys::DISK,

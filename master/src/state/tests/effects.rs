@@ -1,7 +1,7 @@
 //! What a command wrote, as text: one line a record, with the fields that changed.
 
 use crate::state::tables::decode;
-use crate::store::records::{Chunk, Client, Cluster, Counters, Dentry, Extent, Inode, Keys, Server};
+use crate::store::records::{Chunk, Client, Cluster, Counters, Dentry, Extent, Inode, Keys, Lock, Server};
 use crate::store::{Batch, Read, keys};
 
 /// One line for each written record, in key order.
@@ -37,6 +37,12 @@ fn name_of(key: &[u8]) -> String {
         keys::CURSOR => format!("cursor {}/{}", first(), keys::last_number(key)),
         keys::EXTENT => format!("extent {}/{}", first(), keys::last_number(key)),
         keys::XATTR => format!("xattr {}/{}", first(), text(9)),
+        keys::HOLDER => format!("holder {}/{}", first(), keys::last_number(key)),
+        keys::LOCK => {
+            let (inode, flock, owner, start) = keys::lock_parts(key);
+            let family = if flock { "flock" } else { "lock" };
+            format!("{family} {inode}/{}.{}/{start}", owner.0, owner.1)
+        }
         keys::CHUNK => format!("chunk {}", first()),
         keys::PROPOSAL => format!("proposal {}", first()),
         keys::COLLECT => format!(
@@ -47,6 +53,8 @@ fn name_of(key: &[u8]) -> String {
         keys::CLIENT => format!("client {}", first()),
         keys::NONCE => format!("nonce {}", first()),
         keys::RESULT => format!("result {}/{}", first(), keys::last_number(key)),
+        keys::HELD => format!("held {}/{}", first(), keys::last_number(key)),
+        keys::LOCKER => format!("locker {}/{}", first(), keys::last_number(key)),
         keys::SERVER => format!("server {}", keys::number(&key[1..])),
         keys::IDENTITY => format!("identity {:02x}..", key[1]),
         keys::DISK => format!("disk {:02x}..", key[1]),
@@ -57,6 +65,7 @@ fn name_of(key: &[u8]) -> String {
 fn blank(key: &[u8]) -> Vec<(String, String)> {
     match key[0] {
         keys::CURSOR | keys::XATTR | keys::PROPOSAL | keys::COLLECT => Vec::new(),
+        keys::HOLDER | keys::HELD | keys::LOCKER => Vec::new(),
         keys::NONCE | keys::RESULT | keys::IDENTITY | keys::DISK => Vec::new(),
         _ => fields(key, &[]),
     }
@@ -72,6 +81,7 @@ fn fields(key: &[u8], value: &[u8]) -> Vec<(String, String)> {
         keys::EXTENT => format!("{:?}", decode::<Extent>(value)),
         keys::CHUNK => format!("{:?}", decode::<Chunk>(value)),
         keys::CLIENT => format!("{:?}", decode::<Client>(value)),
+        keys::LOCK => format!("{:?}", decode::<Lock>(value)),
         keys::SERVER => format!("{:?}", decode::<Server>(value)),
         keys::CURSOR | keys::XATTR => {
             return vec![("value".into(), String::from_utf8_lossy(value).into_owned())];

@@ -12,8 +12,9 @@ use proptest::test_runner::TestRunner;
 
 use super::{CHUNK_BYTES, World, make};
 use crate::command::{
-    Activate, Allocate, Caller, Change, Command, CommitLength, EndClient, ForgetChunk, Freeze, Link, Make,
-    OpenClient, Propose, RemoveDirectory, RemoveXattr, Rename, RequestId, SetAttributes, SetXattr, Unlink,
+    Activate, Allocate, Caller, Change, Command, CommitLength, EndClient, ForgetChunk, Freeze, Link, Lock,
+    Make, OpenClient, Propose, PunchHole, Release, RemoveDirectory, RemoveXattr, Rename, RequestId,
+    SetAttributes, SetXattr, Unlink,
 };
 use crate::state::{self, PageRequest, tables};
 use crate::store::records::{Chunk, Dentry, Inode, Kind};
@@ -45,6 +46,7 @@ struct Scene {
     chunks: Vec<(u64, Chunk)>,
     proposed: Vec<(u64, Chunk)>,
     free: Vec<u64>,
+    held: Vec<u64>,
 }
 
 fn scene(world: &World) -> Scene {
@@ -72,6 +74,11 @@ fn scene(world: &World) -> Scene {
         .map(|(handle, c)| (handle.0, c.clone()))
         .collect();
     Scene {
+        held: inodes
+            .iter()
+            .filter(|(_, i)| i.nlink == 0)
+            .map(|(id, _)| *id)
+            .collect(),
         directories: of(Kind::Directory),
         files: of(Kind::File),
         names: names.collect(),
@@ -128,7 +135,8 @@ fn live_client(world: &World) -> Option<u64> {
 /// `None` where the scene has nothing to act on, or its session is gone.
 fn change(world: &World, scene: &Scene, dice: &mut Dice) -> Option<Change> {
     let client = live_client(world)?;
-    Some(match dice.roll(30) {
+    Some(match dice.roll(36) {
+        30..36 => mounted(scene, client, dice)?,
         0..8 => named(scene, dice)?,
         8..11 => renamed(scene, dice)?,
         11 => SetAttributes {
@@ -159,6 +167,7 @@ fn change(world: &World, scene: &Scene, dice: &mut Dice) -> Option<Change> {
                 .pick(&scene.chunks)
                 .map(|(handle, _)| handle)
                 .unwrap_or_default(),
+            by_handle: false,
         }
         .into(),
         18..22 => committed(scene, dice)?,
@@ -225,11 +234,61 @@ fn named(scene: &Scene, dice: &mut Dice) -> Option<Change> {
         .into(),
         6 => {
             let (parent, name) = dice.pick(&scene.names)?;
-            Unlink { parent, name }.into()
+            Unlink {
+                parent,
+                name,
+                holders: holders(dice),
+                dying: None,
+            }
+            .into()
         }
         _ => {
             let (parent, name) = dice.pick(&scene.names)?;
             RemoveDirectory { parent, name }.into()
+        }
+    })
+}
+
+/// Sessions that keep what is removed; some of them have ended.
+fn holders(dice: &mut Dice) -> Vec<u64> {
+    dice.pick(&[vec![], vec![1], vec![1, 2], vec![2, 3, 4], vec![3, 9]])
+        .unwrap_or_default()
+}
+
+fn mounted(scene: &Scene, client: u64, dice: &mut Dice) -> Option<Change> {
+    let file = dice.pick(&scene.files)?;
+    Some(match dice.roll(6) {
+        0 => Release {
+            inodes: scene.held.clone(),
+        }
+        .into(),
+        1 => OpenClient {
+            nonce: client + 7,
+            mount: true,
+            ..OpenClient::default()
+        }
+        .into(),
+        2 => PunchHole {
+            inode: file,
+            offset: size(dice),
+            length: 1 + size(dice),
+            tail: dice.roll(2) == 0,
+            by_handle: dice.often(),
+            mtime_ns: None,
+        }
+        .into(),
+        _ => {
+            let (a, b) = (dice.roll(9) as u64, dice.roll(9) as u64);
+            Lock {
+                inode: file,
+                owner: dice.roll(3) as u64,
+                pid: dice.roll(2) as u32,
+                start: a.min(b),
+                end: a.max(b),
+                kind: dice.roll(3) as i32,
+                flock: dice.roll(3) == 0,
+            }
+            .into()
         }
     })
 }
@@ -251,6 +310,8 @@ fn renamed(scene: &Scene, dice: &mut Dice) -> Option<Change> {
             new_name,
             no_replace,
             exchange,
+            holders: holders(dice),
+            dying: None,
         }
         .into(),
     )
@@ -266,6 +327,7 @@ fn committed(scene: &Scene, dice: &mut Dice) -> Option<Change> {
             length: dice.roll(CHUNK_BYTES as usize + 2) as u64,
             durable: dice.roll(2) == 0,
             mtime_ns: None,
+            by_handle: dice.often(),
         }
         .into(),
     )
@@ -370,6 +432,9 @@ fn every_history_keeps_every_invariant_and_replays() {
         "RemoveXattr",
         "Allocate",
         "CommitLength",
+        "Release",
+        "Lock",
+        "PunchHole",
         "Propose",
         "Activate",
         "Freeze",
@@ -407,7 +472,11 @@ fn a_listing_under_change_shows_what_stays_exactly_once() {
         }
         cursor = page.entries.last().unwrap().cursor;
         let name = format!("goes{round:02}").into_bytes();
-        let _ = world.tries(Unlink { parent: 1, name });
+        let _ = world.tries(Unlink {
+            parent: 1,
+            name,
+            ..Unlink::default()
+        });
         round += 1;
     }
     let stayed: Vec<_> = seen.iter().filter(|n| n.starts_with("stays")).collect();

@@ -112,6 +112,7 @@ impl World {
             offset,
             members: vec![1, 2],
             instead_of: 0,
+            by_handle: false,
         };
         match self.tries_as(&Caller::ROOT, allocate).unwrap() {
             Reply::Allocated(slot) => slot.chunk,

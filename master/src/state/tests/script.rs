@@ -11,13 +11,14 @@ use std::path::Path;
 use super::{World, effects, genesis, server};
 use crate::command::{
     Activate, Allocate, Attributes, Caller, Change, Command, CommitLength, DiskFailed, EndClient,
-    ForgetChunk, Freeze, Link, Make, OpenClient, Propose, RegisterServer, RemoveDirectory, RemoveServer,
-    RemoveXattr, Rename, Reply, RequestId, RotateKey, SetAttributes, SetXattr, Unlink,
+    ForgetChunk, Freeze, Link, Lock, LockKind, Locked, Make, OpenClient, Propose, PunchHole, RegisterServer,
+    Release, RemoveDirectory, RemoveServer, RemoveXattr, Rename, Reply, RequestId, RotateKey, SetAttributes,
+    SetXattr, Unlink,
 };
 use crate::state::{self, PageRequest};
 use crate::store::records::Kind;
 use crate::store::{Batch, MemoryStore, Store as _, View};
-use dfs_proto::{ChunkHandle, InodeId};
+use dfs_proto::{ChunkHandle, ClientId, InodeId};
 
 #[test]
 fn the_scripts_give_their_golden_answers() {
@@ -109,6 +110,11 @@ impl<'a> Line<'a> {
 
     fn members(&self) -> Vec<u32> {
         numbers(self.text("members"))
+    }
+
+    fn holders(&self) -> Vec<u64> {
+        let list = self.text("holders");
+        list.split(',').filter_map(|n| n.parse().ok()).collect()
     }
 
     fn caller(&self) -> Caller {
@@ -212,7 +218,7 @@ fn change(world: &World, line: &Line<'_>) -> Change {
             nonce: line.number("nonce").unwrap_or_default(),
             name: line.text("name").into(),
             host: line.text("host").into(),
-            mount: false,
+            mount: line.has("mount"),
         }
         .into(),
         "end" => EndClient { client: line.first() }.into(),
@@ -226,7 +232,13 @@ fn change(world: &World, line: &Line<'_>) -> Change {
             }
             .into()
         }
-        "unlink" => Unlink { parent, name }.into(),
+        "unlink" => Unlink {
+            parent,
+            name,
+            holders: line.holders(),
+            dying: line.number("dying"),
+        }
+        .into(),
         "rmdir" => RemoveDirectory { parent, name }.into(),
         "rename" => {
             let (new_parent, new_name) = place(world, line.words[1]);
@@ -237,6 +249,8 @@ fn change(world: &World, line: &Line<'_>) -> Change {
                 new_name,
                 no_replace: line.has("no_replace"),
                 exchange: line.has("exchange"),
+                holders: line.holders(),
+                dying: line.number("dying"),
             }
             .into()
         }
@@ -252,6 +266,20 @@ fn change(world: &World, line: &Line<'_>) -> Change {
         "removexattr" => RemoveXattr {
             inode: target(),
             name: line.words[1].into(),
+        }
+        .into(),
+        "release" => Release {
+            inodes: line.words.iter().map(|path| inode(world, path)).collect(),
+        }
+        .into(),
+        "lock" | "flock" => lock(line, target()).into(),
+        "punch" => PunchHole {
+            inode: target(),
+            offset: line.number("offset").unwrap_or_default(),
+            length: line.number("length").unwrap_or_default(),
+            mtime_ns: line.number("mtime"),
+            by_handle: line.has("by_handle"),
+            tail: line.has("tail"),
         }
         .into(),
         _ => chunk_change(line, target),
@@ -278,6 +306,7 @@ fn make(line: &Line<'_>, parent: u64, name: Vec<u8>) -> Make {
         truncate: line.has("truncate"),
         write: line.has("write"),
         members: line.members(),
+        access: line.number("access").unwrap_or_default(),
     }
 }
 
@@ -294,6 +323,24 @@ fn set(line: &Line<'_>, inode: u64) -> SetAttributes {
         mtime_now: line.has("mtime_now"),
         goal: line.number("goal"),
         by_handle: line.has("by_handle"),
+        kill_privileges: line.has("kill_privileges"),
+    }
+}
+
+fn lock(line: &Line<'_>, inode: u64) -> Lock {
+    let kind = match line.words[1] {
+        "shared" => LockKind::Shared,
+        "exclusive" => LockKind::Exclusive,
+        _ => LockKind::Unlock,
+    };
+    Lock {
+        inode,
+        owner: line.number("owner").unwrap_or_default(),
+        pid: line.number("pid").unwrap_or_default(),
+        start: line.number("start").unwrap_or_default(),
+        end: line.number("end").unwrap_or(u64::MAX),
+        kind: kind as i32,
+        flock: line.verb == "flock",
     }
 }
 
@@ -304,6 +351,7 @@ fn chunk_change(line: &Line<'_>, target: impl Fn() -> u64) -> Change {
             offset: line.number("offset").unwrap_or_default(),
             members: line.members(),
             instead_of: line.number("instead_of").unwrap_or_default(),
+            by_handle: line.has("by_handle"),
         }
         .into(),
         "commit" => CommitLength {
@@ -313,6 +361,7 @@ fn chunk_change(line: &Line<'_>, target: impl Fn() -> u64) -> Change {
             length: line.number("length").unwrap_or_default(),
             durable: line.has("durable"),
             mtime_ns: line.number("mtime"),
+            by_handle: line.has("by_handle"),
         }
         .into(),
         "propose" => Propose {
@@ -371,6 +420,18 @@ fn reply_text(reply: &Reply) -> String {
         Reply::Client(c) => format!("client {}", c.client),
         Reply::Server(s) => format!("server {}", s.node),
         Reply::Proposed(p) => format!("accepted {} newest {} active {}", p.accepted, p.newest, p.active),
+        Reply::Locked(Locked {
+            conflict: Some(c), ..
+        }) => format!(
+            "{:?} {}..={} of {}.{} pid {} is in the way",
+            c.kind(),
+            c.start,
+            c.end,
+            c.client,
+            c.owner,
+            c.pid
+        ),
+        Reply::Locked(l) => format!("locked{}", if l.freed { ", freed" } else { "" }),
         Reply::Activated(a) => format!("active, shrunk {} lost {}", a.shrunk_bytes, a.lost_bytes),
     }
 }
@@ -436,6 +497,8 @@ fn query(world: &World, line: &Line<'_>) -> Option<String> {
         }),
         "readlink" => state::read_link(&view, id()).map(|t| String::from_utf8_lossy(&t).into_owned()),
         "locate" => located(world, line, id()),
+        "testlock" => tested(world, line, id()),
+        "holders" => Ok(format!("{:?} hold it", state::holders(&view, id()))),
         "indexes" => Ok(format!(
             "proposals {:?} unreferenced {:?}",
             state::proposals_after(&view, ChunkHandle(0), 10),
@@ -449,12 +512,22 @@ fn query(world: &World, line: &Line<'_>) -> Option<String> {
     })
 }
 
+fn tested(world: &World, line: &Line<'_>, inode: InodeId) -> dfs_proto::Result<String> {
+    let client = ClientId(line.number("client").unwrap_or_default());
+    let conflict = state::lock_conflict(&world.view(), client, &lock(line, inode.0))?;
+    Ok(conflict.map_or("free".into(), |c| {
+        format!("{:?} {}..={}", c.kind(), c.start, c.end)
+    }))
+}
+
 fn located(world: &World, line: &Line<'_>, inode: InodeId) -> dfs_proto::Result<String> {
     let (offset, length) = (
         line.number("offset").unwrap_or_default(),
         line.number("length").unwrap_or(u64::MAX),
     );
-    let found = state::locate(&world.view(), &line.caller(), inode, offset, length)?;
+    let caller = line.caller();
+    let asker = (!line.has("by_handle")).then_some(&caller);
+    let found = state::locate(&world.view(), asker, inode, offset, length)?;
     let extents = found.extents.iter().map(|e| {
         let active = &e.chunk.active;
         format!(
