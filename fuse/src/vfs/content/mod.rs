@@ -212,10 +212,9 @@ impl Content {
     /// Another mount changed the file: what was read of it, and where it is, is forgotten.
     pub fn changed(&self, metadata: &Metadata) {
         let mut state = self.state();
-        if metadata.change > state.known.change {
-            state.learn(metadata);
-            self.forget(&mut state);
-        }
+        // Also if it is older than what is known: that may have come with an own answer, and the bytes did not.
+        state.learn(metadata);
+        self.forget(&mut state);
     }
 
     /// Nothing known of the file is sure any more (the change stream broke): as [`Content::changed`].
