@@ -4,7 +4,7 @@
 //! `DFS_SEED=7` one; a seed that fails becomes a named test.
 
 use dfs_proto::limits::Parameters;
-use dfs_tests::sim::{Landed, Schedule, SimWorld, oracle, writers};
+use dfs_tests::sim::{Landed, Node, Schedule, SimWorld, oracle, watchers, writers};
 use std::time::Duration;
 
 const CHUNKSERVERS: usize = 4;
@@ -69,4 +69,68 @@ fn one_seed_gives_one_history() {
     }
     assert_eq!(first.len(), second.len());
     assert_ne!(first, run(1_001).0);
+}
+
+/// Mounts that keep what they are told, while the master dies and lines are cut.
+fn watched(seed: u64) -> (Vec<String>, watchers::Seen, u32) {
+    let mut world = SimWorld::new(seed, 0, parameters());
+    let tally = watchers::Tally::default();
+    let mounts = ["ann", "bob", "cat"];
+    for name in mounts {
+        let tally = tally.clone();
+        world.mount(name, move |client, rng, history| {
+            watchers::work(client, rng, history, name.into(), tally)
+        });
+    }
+    let (mut next, mut under_way, mut faults) = (Duration::from_secs(1), None, 0);
+    world.run(Duration::from_secs(300), |world, now| {
+        if now < next {
+            return;
+        }
+        let mut wait = world.rng().below(1_500);
+        match under_way.take() {
+            Some(None) => world.start(&Node::Master),
+            Some(Some(name)) => world.repair("master", name),
+            None if now > Duration::from_secs(11) => {}
+            None => {
+                faults += 1;
+                let which = usize::try_from(world.rng().below(6)).expect("few");
+                match mounts.get(which) {
+                    Some(name) => world.partition("master", name),
+                    None => world.kill(&Node::Master),
+                }
+                under_way = Some(mounts.get(which).copied());
+                wait = 20 + world.rng().below(900);
+            }
+        }
+        next = now + Duration::from_millis(wait);
+    });
+    let seen = tally.lock().expect("no panic").clone();
+    (world.history.events(), seen, faults)
+}
+
+#[test]
+fn what_a_mount_keeps_is_what_the_master_says_when_all_is_quiet() {
+    let seeds = match number("DFS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("DFS_SEEDS").unwrap_or(if cfg!(debug_assertions) { 3 } else { 50 }),
+    };
+    for seed in seeds {
+        let (_, seen, faults) = watched(seed);
+        eprintln!("seed {seed}: {faults} faults, {seen:?}");
+        assert!(
+            faults > 0 && seen.changes > 0 && seen.lost > 0 && seen.hits > 0 && seen.compared > 0,
+            "seed {seed} proves nothing: {faults} faults, {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn one_seed_gives_one_history_of_mounts() {
+    let (first, second) = (watched(77).0, watched(77).0);
+    let parted = first.iter().zip(&second).position(|(a, b)| a != b);
+    if let Some(at) = parted {
+        panic!("they part at event {at}:\n{}\n{}", first[at], second[at]);
+    }
+    assert_eq!(first.len(), second.len());
 }

@@ -7,6 +7,7 @@
 pub mod net;
 pub mod oracle;
 pub mod schedule;
+pub mod watchers;
 pub mod world;
 pub mod writers;
 

@@ -189,6 +189,23 @@ impl SimWorld {
         F: FnOnce(Client, Rng, History) -> Fut + 'static,
         Fut: Future<Output = anyhow::Result<()>> + 'static,
     {
+        self.client_of(name, false, work);
+    }
+
+    /// As [`SimWorld::client`], with the session of a mount.
+    pub fn mount<F, Fut>(&mut self, name: &str, work: F)
+    where
+        F: FnOnce(Client, Rng, History) -> Fut + 'static,
+        Fut: Future<Output = anyhow::Result<()>> + 'static,
+    {
+        self.client_of(name, true, work);
+    }
+
+    fn client_of<F, Fut>(&mut self, name: &str, mount: bool, work: F)
+    where
+        F: FnOnce(Client, Rng, History) -> Fut + 'static,
+        Fut: Future<Output = anyhow::Result<()>> + 'static,
+    {
         let (rng, history, finished) = (self.rng.fork(), self.history.clone(), self.finished.clone());
         let host = name.to_owned();
         self.clients.push(name.to_owned());
@@ -196,6 +213,7 @@ impl SimWorld {
         self.sim.client(name, async move {
             let mut settings = Settings::new(MASTER)?;
             settings.host.clone_from(&host);
+            settings.mount = mount;
             let clock = simulated_clock();
             let client = Client::connect_with(settings, Arc::new(SimNet), clock, rng.fork()).await?;
             work(client, rng, history).await?;
