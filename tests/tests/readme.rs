@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 const DFS: &str = env!("CARGO_BIN_EXE_dfs");
 /// Starts a cluster: here on a free port, and in the background.
-const UP: &str = "cargo run --release -- up";
+const UP: &str = "cargo run --release -- up --mount ./dfs-mount";
 /// This very run.
 const TEST: &str = "cargo test --workspace";
 

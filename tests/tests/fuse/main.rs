@@ -14,6 +14,7 @@
 
 mod away;
 mod bytes;
+mod edge;
 mod faults;
 mod fio;
 mod fsx;

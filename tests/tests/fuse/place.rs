@@ -288,7 +288,7 @@ impl Drop for Place {
 }
 
 /// The program under test: the one built with this test, or the one that `DFS_BINARY` names.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("DFS_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_dfs").into(), PathBuf::from)
 }
 
@@ -297,7 +297,7 @@ fn pid(raw: u32) -> anyhow::Result<Pid> {
 }
 
 /// True if something is mounted there. Asks nobody but the kernel's table.
-fn is_mounted(at: &Path) -> bool {
+pub(crate) fn is_mounted(at: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table
         .lines()
