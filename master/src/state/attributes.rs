@@ -41,8 +41,8 @@ pub(super) fn set(ctx: &mut Context<'_, '_>, set: &SetAttributes) -> Result<Repl
     check_times(&ctx.caller, &inode, set)?;
     check_size(ctx, id, &inode, set)?;
 
-    let kills = kills_privileges(ctx, id, &mut inode, set);
-    if !kills && *set == only_kill(set) {
+    let killed = kills_privileges(ctx, id, &mut inode, set);
+    if !killed && *set == only_kill(set) {
         return Ok(answer(ctx, id, &inode, None));
     }
     let mut truncating = None;
@@ -93,7 +93,13 @@ fn only_kill(set: &SetAttributes) -> SetAttributes {
 /// A write, or a new owner or group, takes suid, sgid and `security.capability` of a file away, the superuser's chown
 /// too (as Linux). True if there was anything to take.
 fn kills_privileges(ctx: &mut Context<'_, '_>, id: InodeId, inode: &mut Inode, set: &SetAttributes) -> bool {
-    let kills = set.kill_privileges || set.uid.is_some() || set.gid.is_some();
+    // A mount hears of chown(-1, -1) as of a change of nothing.
+    let is_nothing = SetAttributes {
+        kill_privileges: true,
+        ..set.clone()
+    } == only_kill(set);
+    let owns = access::require_owner(&ctx.caller, inode).is_ok();
+    let kills = set.kill_privileges || set.uid.is_some() || set.gid.is_some() || (is_nothing && owns);
     if !kills || inode.kind() == Kind::Directory {
         return false;
     }
