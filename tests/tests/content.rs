@@ -3,7 +3,7 @@
 //!
 //! `DFS_RUNS=1000` sets how many runs, `DFS_SEED=7` picks one, `DFS_TRACE=1` prints what happens.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use dfs_client::{Client, Code, Error, Metadata, OpenOptions, SetAttributes, Settings};
 use dfs_fuse::vfs::content::{Content, Limits, Opening, Seek, Shared};
 use dfs_proto::limits::Parameters;
@@ -17,6 +17,8 @@ use std::time::Duration;
 const CHUNK_BYTES: u64 = 64 * 1024;
 const FILE_BYTES_MAX: u64 = 300_000;
 const FILES: usize = 2;
+/// A call ends within its deadline, and a step makes few.
+const STEP_DEADLINE: Duration = Duration::from_secs(150);
 
 /// One file in one mount.
 struct Open {
@@ -368,15 +370,16 @@ async fn compare(
         let file = usize::try_from(rng.below(FILES as u64))?;
         let step = random_step(&rng);
         history.note(format!("{number} mount {} file {file} {step:?}", run.now));
-        let done = run.step(file, step).await;
-        done.with_context(|| format!("step {number}, file {file}, {step:?}"))?;
+        let done = tokio::time::timeout(STEP_DEADLINE, run.step(file, step)).await;
+        let done = done.unwrap_or_else(|_| Err(anyhow::anyhow!("it hangs")));
+        done.map_err(|e| anyhow::anyhow!("step {number}, file {file}, {step:?}: {e:#}"))?;
     }
     kills.borrow_mut().push(false);
     for _ in 0..2 {
         for file in 0..FILES {
             run.read(file, 0, FILE_BYTES_MAX * 3)
                 .await
-                .context("at the end")?;
+                .map_err(|e| anyhow::anyhow!("at the end, file {file}: {e:#}"))?;
         }
         run.switch().await?;
     }
@@ -418,6 +421,11 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn a_file_in_two_mounts_is_its_reference() {
+    let filter = tracing_subscriber::EnvFilter::from_env("DFS_LOG");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .without_time()
+        .init();
     let seeds = match number("DFS_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("DFS_RUNS").unwrap_or(if cfg!(debug_assertions) { 6 } else { 100 }),

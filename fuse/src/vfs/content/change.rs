@@ -4,6 +4,7 @@
 //! does not matter any more; what is written meanwhile stays dirty, and comes after. Reads that miss the cache wait.
 
 use super::Content;
+use super::dirty::Which;
 use super::send::Sending;
 use super::state::State;
 use bytes::Bytes;
@@ -140,6 +141,9 @@ impl Content {
     pub async fn punch(self: &Arc<Self>, offset: u64, length: u64) -> Result<()> {
         let end = end_of(offset, length)?;
         let sending = self.sending.lock().await;
+        // All of it: the size may rest on bytes that are punched.
+        let upto = self.state().writes;
+        self.send_holding(&sending, Which::UpTo(upto)).await;
         self.land_holding(&sending).await;
         let size = self.state().size;
         let range = offset..end.min(size);
@@ -148,7 +152,6 @@ impl Content {
         }
         let now = (Instant::now(), self.shared.inodes.now_ns());
         let changing = self.begin(sending, |content, state| {
-            content.drop_dirty(state, range.clone());
             content.shared.clean().remove(content.inode().0, range.clone());
             state.note_write(range.clone(), now);
         });
