@@ -353,6 +353,9 @@ pub struct CommitLength {
     /// The file was opened with the right to write.
     #[prost(bool, tag = "7")]
     pub by_handle: bool,
+    /// The writer goes, and has written nothing: a chunk that was made for it alone is taken back.
+    #[prost(bool, tag = "8")]
+    pub unused: bool,
 }
 
 /// See [`Change::Propose`]. Another base than the newest version is answered with the newest.

@@ -129,6 +129,7 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
                 durable: c.durable,
                 mtime_ns: c.mtime_ns,
                 by_handle: c.by_handle,
+                unused: c.close && c.length == 0,
             };
             Ok(Ask::Commit(commit, c.close))
         }

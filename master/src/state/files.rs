@@ -115,6 +115,9 @@ pub(super) fn commit_length(ctx: &mut Context<'_, '_>, commit: &CommitLength) ->
     let before = inode.clone();
     if commit.chunk != 0 {
         let (end, more) = chunks::commit_length(ctx, commit)?;
+        if commit.unused && commit.length == 0 {
+            take_back(ctx, id, &mut inode, ChunkHandle(commit.chunk));
+        }
         // A chunk without bytes says nothing about where the file ends.
         let end = if commit.length > 0 { end } else { 0 };
         inode.size = inode.size.max(end);
@@ -132,6 +135,18 @@ pub(super) fn commit_length(ctx: &mut Context<'_, '_>, commit: &CommitLength) ->
         size: inode.size,
         attributes: Some(attributes_of(ctx.txn, id, &inode)),
     }))
+}
+
+/// A chunk that only its allocator could write to, and did not: until it has a length, nobody else gets a grant for it.
+fn take_back(ctx: &mut Context<'_, '_>, id: InodeId, inode: &mut Inode, handle: ChunkHandle) {
+    let chunk = tables::known_chunk(ctx.txn, handle);
+    if !may_be_given_up(ctx, &chunk) || chunk.active.length > 0 {
+        return;
+    }
+    let at = slots::extents_from(ctx.txn, id, chunk.offset).next();
+    if let Some(at) = at.filter(|(_, extent)| extent.handle() == handle) {
+        free(ctx, id, inode, at);
+    }
 }
 
 /// Bytes were written then, by the writer's clock: it has told its programs so, and it stays so.

@@ -328,6 +328,7 @@ fn committed(scene: &Scene, dice: &mut Dice) -> Option<Change> {
             durable: dice.roll(2) == 0,
             mtime_ns: None,
             by_handle: dice.often(),
+            unused: dice.roll(2) == 0,
         }
         .into(),
     )

@@ -453,6 +453,7 @@ fn lengths_are_told_by_who_may_write_the_file() {
         durable: false,
         mtime_ns: None,
         by_handle: false,
+        unused: false,
     };
     assert_eq!(
         code(world.tries_as(&other, commit(file, 5))),

@@ -362,6 +362,7 @@ fn chunk_change(line: &Line<'_>, target: impl Fn() -> u64) -> Change {
             durable: line.has("durable"),
             mtime_ns: line.number("mtime"),
             by_handle: line.has("by_handle"),
+            unused: line.has("unused"),
         }
         .into(),
         "propose" => Propose {
