@@ -182,7 +182,10 @@ impl State {
         if let Some(metadata) = answer.filter(|m| m.change >= self.known.change) {
             self.known = metadata;
         }
-        self.known.size = self.known.size.max(self.uncommitted.telling);
+        // An answer has the writes in it, and maybe that someone cut the file after them.
+        if !answered {
+            self.known.size = self.known.size.max(self.uncommitted.telling);
+        }
         self.uncommitted.telling = 0;
         if self.committed < upto {
             self.committed = upto;
