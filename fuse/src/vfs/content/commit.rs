@@ -36,24 +36,33 @@ impl Content {
 
     /// Returns when all that was written before is on stable storage everywhere (fsync(2)).
     pub async fn sync(self: &Arc<Self>, opening: &Opening) -> Result<()> {
-        let target = {
-            let state = self.state();
-            (state.writes > state.synced).then_some(state.writes)
-        };
-        if let Some(target) = target {
-            self.send(Which::UpTo(target)).await;
-            let synced = self.handle.sync_all().await;
-            self.land().await;
-            let mut state = self.state();
-            match synced {
-                Ok(()) => state.synced = state.synced.max(target),
-                Err(error) => state.errors.record(error),
-            }
-            if let Some(metadata) = self.handle.committed() {
-                state.learn(&metadata);
+        let wanted = self.state().writes;
+        if self.state().synced < wanted {
+            let _one = self.committing.lock().await;
+            if self.state().synced < wanted {
+                self.sync_all().await;
             }
         }
         self.state().errors.report(&opening.told)
+    }
+
+    /// What is synced is committed as well.
+    async fn sync_all(self: &Arc<Self>) {
+        let upto = self.state().begin_commit();
+        self.send(Which::UpTo(upto)).await;
+        let synced = self.handle.sync_all().await;
+        self.land().await;
+        let mut state = self.state();
+        match synced {
+            Ok(()) => {
+                state.synced = state.synced.max(upto);
+                state.committed(upto, self.handle.committed());
+            }
+            Err(error) => {
+                state.not_committed(upto);
+                state.errors.record(error);
+            }
+        }
     }
 
     async fn commit(&self, grants: Grants) -> Result<()> {
