@@ -78,17 +78,33 @@ pub(crate) fn opened(answer: Answer) -> Result<Opened> {
     let Answer::OpenSession(reply) = answer else {
         return Err(another());
     };
-    let parameters = reply
-        .parameters
+    if reply.client == 0 {
+        return Err(unexpected("a session"));
+    }
+    known(ClientId(reply.client), reply.lease_ms, reply.parameters)
+}
+
+pub(crate) fn describe() -> Ask {
+    Ask::Describe(pb::Describe {})
+}
+
+/// What a session would be opened with, in the name of nobody.
+pub(crate) fn described(answer: Answer) -> Result<Opened> {
+    let Answer::Description(reply) = answer else {
+        return Err(another());
+    };
+    known(ClientId(0), reply.lease_ms, reply.parameters)
+}
+
+fn known(client: ClientId, lease_ms: u32, parameters: Option<pb::Parameters>) -> Result<Opened> {
+    let parameters = parameters
         .as_ref()
         .map(Parameters::from)
-        .ok_or_else(|| unexpected("parameters"))?;
-    if !parameters.are_valid() || reply.client == 0 {
-        return Err(unexpected("valid parameters"));
-    }
+        .filter(Parameters::are_valid)
+        .ok_or_else(|| unexpected("valid parameters"))?;
     Ok(Opened {
-        client: ClientId(reply.client),
-        lease: Duration::from_millis(u64::from(reply.lease_ms.max(1))),
+        client,
+        lease: Duration::from_millis(u64::from(lease_ms.max(1))),
         parameters,
     })
 }

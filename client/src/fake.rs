@@ -124,6 +124,8 @@ pub(crate) struct State {
     pub(crate) faults: BTreeMap<u32, Faults>,
     pub(crate) next: u64,
     pub(crate) session: u64,
+    /// Sessions opened.
+    pub(crate) opened: u32,
     /// The session that was renewed last.
     pub(crate) renewed: u64,
     /// Answers by (client, sequence), as the master keeps them.

@@ -57,7 +57,7 @@ struct Peers {
 }
 
 impl Master {
-    /// Opens a session, trying until the deadline.
+    /// Finds the master, trying until the deadline. A session is opened by the first change, for a mount at once.
     pub(crate) async fn connect(
         settings: &Settings,
         dial: Arc<dyn Dial>,
@@ -73,10 +73,9 @@ impl Master {
         }
         let deadline = clock.now() + settings.call_deadline;
         let mut backoff = Backoff::new(rng.clone(), BACKOFF_FIRST, BACKOFF_CAP, deadline);
-        let nonce = rng.u64() | 1;
-        let opened = loop {
-            match open(&mut peers, nonce, settings, deadline).await {
-                Ok(opened) => break opened,
+        let described = loop {
+            match describe(&peers, deadline).await {
+                Ok(described) => break described,
                 Err(error) => peers.after(&dial, error, &mut backoff).await?,
             }
         };
@@ -89,12 +88,15 @@ impl Master {
             mount: settings.mount,
             call_deadline: settings.call_deadline,
             peers: Mutex::new(peers),
-            session: Mutex::new(Session::new(opened)),
+            session: Mutex::new(Session::none(described)),
             opening: tokio::sync::Mutex::new(()),
             writing: Writing::default(),
-            timings: opened.parameters.timings(),
+            timings: described.parameters.timings(),
         });
-        tokio::spawn(keep_alive(Arc::downgrade(&inner), opened.lease / 3));
+        if settings.mount {
+            inner.live_session(deadline).await?;
+        }
+        tokio::spawn(keep_alive(Arc::downgrade(&inner), described.lease / 3));
         Ok(Master { inner })
     }
 
@@ -261,6 +263,9 @@ impl Master {
     /// Ends the session at once; an error is only that the master did not hear of it.
     pub(crate) async fn disconnect(&self) -> Result<()> {
         let session = self.inner.session();
+        if session.has_ended() {
+            return Ok(());
+        }
         session.end();
         let (_, line, _) = self.inner.peer();
         let deadline = self.inner.clock.now() + Duration::from_secs(2).min(self.inner.call_deadline);
@@ -314,13 +319,12 @@ impl Peers {
     }
 }
 
-async fn open(peers: &mut Peers, nonce: u64, settings: &Settings, deadline: Instant) -> Result<Opened> {
+async fn describe(peers: &Peers, deadline: Instant) -> Result<Opened> {
     let (_, line, _) = &peers.all[peers.current];
-    let request = convert::open_session(nonce, &settings.name, &settings.host, settings.mount);
-    let answer = timeout_at(deadline, line.call(request))
+    let answer = timeout_at(deadline, line.call(convert::describe()))
         .await
         .map_err(|_| late("no answer"))??;
-    convert::opened(answer)
+    convert::described(answer)
 }
 
 impl Inner {
@@ -349,7 +353,7 @@ impl Inner {
         backoff.wait().await.map_err(|_| error)
     }
 
-    /// The session, a new one if the master has forgotten the old one.
+    /// The session, a new one if there is none yet or the master has forgotten the old one.
     async fn live_session(&self, deadline: Instant) -> Result<Arc<Session>> {
         let session = self.session();
         if !session.has_ended() {
@@ -365,7 +369,7 @@ impl Inner {
         let opened = self.open_session(deadline).await?;
         let session = Session::new(opened);
         *self.session.lock().expect("no panic while held") = session.clone();
-        tracing::info!(client = %opened.client, "a new session with the master");
+        tracing::debug!(client = %opened.client, "a new session with the master");
         Ok(session)
     }
 

@@ -360,6 +360,7 @@ impl Service for Cluster {
     async fn call(&self, ask: Ask) -> Result<Said> {
         match ask {
             Ask::OpenSession(_) => {
+                self.state().opened += 1;
                 let parameters = Some(pb::Parameters::from(self.parameters()));
                 Ok(Said::OpenSession(pb::OpenSessionReply {
                     client: self.state().session,
@@ -367,6 +368,10 @@ impl Service for Cluster {
                     parameters,
                 }))
             }
+            Ask::Describe(_) => Ok(Said::Description(pb::Description {
+                lease_ms: 3_000,
+                parameters: Some(pb::Parameters::from(self.parameters())),
+            })),
             Ask::CloseSession(_) => Ok(Said::CloseSession(pb::CloseSessionReply {})),
             Ask::Renew(request) => {
                 self.require_session(request.client)?;

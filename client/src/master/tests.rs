@@ -42,6 +42,7 @@ async fn a_question_under_a_forgotten_session_is_answered() {
 async fn a_change_that_may_have_happened_is_not_made_again_under_a_new_session() {
     let cluster = Cluster::start(0).await;
     let client = cluster.client().await;
+    client.mkdir("/before").await.unwrap();
     cluster.state().master_away = true;
     let later = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -56,9 +57,30 @@ async fn a_change_that_may_have_happened_is_not_made_again_under_a_new_session()
 #[tokio::test(start_paused = true)]
 async fn the_session_is_kept_alive_while_nothing_is_asked() {
     let cluster = Cluster::start(0).await;
-    let _client = cluster.client().await;
+    let client = cluster.client().await;
+    client.mkdir("/a").await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(cluster.state().renewed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_only_asks_has_no_session() {
+    let cluster = Cluster::start(0).await;
+    let client = cluster.client().await;
+    client.stat("/").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(cluster.state().opened, 0);
+    assert_eq!(cluster.state().renewed, 0);
+    client.mkdir("/a").await.unwrap();
+    assert_eq!(cluster.state().opened, 1);
+    client.disconnect().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mount_has_its_session_at_once() {
+    let cluster = Cluster::start(0).await;
+    let _client = cluster.client_with(|s| s.mount = true).await;
+    assert_eq!(cluster.state().opened, 1);
 }
 
 #[tokio::test(start_paused = true)]

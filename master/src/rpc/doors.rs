@@ -15,6 +15,7 @@ impl calls::Service for Service {
                 Ask::Renew(asked) => Answer::Renew(self.renew(&asked)?),
                 Ask::OpenSession(asked) => Answer::OpenSession(self.open_session(asked).await?),
                 Ask::CloseSession(asked) => Answer::CloseSession(self.close_session(asked).await?),
+                Ask::Describe(_) => Answer::Description(self.describe()),
                 Ask::Ping(_) => return Err(Error::new(Code::Internal, "answered by the connection")),
             })
         };

@@ -28,9 +28,20 @@ impl Service {
         let client = self.0.gate.open_session(open).await?;
         Ok(pb::OpenSessionReply {
             client: client.0,
-            lease_ms: u32::try_from(self.0.desk.timings.client_lease.as_millis()).unwrap_or(u32::MAX),
+            lease_ms: self.lease_ms(),
             parameters: Some(self.parameters()),
         })
+    }
+
+    pub(super) fn describe(&self) -> pb::Description {
+        pb::Description {
+            lease_ms: self.lease_ms(),
+            parameters: Some(self.parameters()),
+        }
+    }
+
+    fn lease_ms(&self) -> u32 {
+        u32::try_from(self.0.desk.timings.client_lease.as_millis()).unwrap_or(u32::MAX)
     }
 
     pub(super) async fn close_session(

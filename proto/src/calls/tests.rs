@@ -52,7 +52,9 @@ impl Service for Echo {
                 Ok(Answer::Mutate(pb::MutateReply::default()))
             }
             Ask::Renew(_) => Err(Error::new(Code::SessionExpired, "it has ended")),
-            Ask::OpenSession(_) | Ask::CloseSession(_) | Ask::Ping(_) => Err(Code::NotSupported.into()),
+            Ask::OpenSession(_) | Ask::CloseSession(_) | Ask::Ping(_) | Ask::Describe(_) => {
+                Err(Code::NotSupported.into())
+            }
         }
     }
 }
