@@ -13,9 +13,9 @@ use crate::store::{self, Ground};
 
 /// Keys from which on a settling is due: enough that keys written over and over are settled once, few enough that sled, which
 /// lets nobody read while it takes a batch, is free again within milliseconds.
-const KEYS_DUE: usize = 1_024;
+const KEYS_DUE: usize = 2_048;
 /// Keys at which commits wait for it.
-const KEYS_MAX: usize = 8 * KEYS_DUE;
+const KEYS_MAX: usize = 4 * KEYS_DUE;
 /// What is committed is settled so much later at the latest.
 const AGE_MAX: Duration = Duration::from_millis(200);
 
