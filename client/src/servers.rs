@@ -27,7 +27,7 @@ const REQUESTS_BEFORE_ANOTHER: usize = 4;
 /// A connection nobody used for so long is closed when the next one is opened.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Write streams kept for the next chunk on the same server.
-const IDLE_STREAMS_MAX: usize = 4;
+const IDLE_STREAMS_MAX: usize = 16;
 /// An idle write stream older than this is not trusted to be still there.
 const IDLE_STREAM_AGE_MAX: Duration = Duration::from_secs(3);
 
@@ -104,7 +104,7 @@ impl Servers {
     pub(crate) async fn stream(&self, to: &Member) -> Result<Stream> {
         let idle = self.with_pool(&to.addr, |pool| {
             pool.streams
-                .retain(|(_, since)| since.elapsed() < IDLE_STREAM_AGE_MAX);
+                .retain_mut(|(s, since)| since.elapsed() < IDLE_STREAM_AGE_MAX && s.reader.is_quiet());
             pool.streams.pop()
         });
         match idle {
@@ -351,7 +351,7 @@ impl Stream {
         }
     }
 
-    /// The next frame; not cancel-safe.
+    /// The next frame.
     pub(crate) async fn receive(&mut self) -> Result<FromServer> {
         match self.reader.next::<FromServer>().await {
             Ok(Some((message, _))) => Ok(message),

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use window::{Packet, Window};
 
 /// Packets that wait for a lane that is not ready for them: enough to keep it busy.
-const QUEUE_PACKETS: usize = 4;
+const QUEUE_PACKETS: usize = 8;
 /// Chunks written to at the same time by one handle; the least recently used lane makes room.
 const LANES_MAX: usize = 8;
 /// Full chunks that may be on their way to stable storage behind a sequential writer.
@@ -375,6 +375,8 @@ impl Writer {
             failures: 0,
             idle: false,
             refused: None,
+            begun: false,
+            heard: false,
         };
         tokio::spawn(lane.run());
         Ok(Open {

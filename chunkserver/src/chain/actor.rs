@@ -10,7 +10,7 @@ mod feeders;
 use super::forward::{Event, Link};
 use super::gate::{Gate, Seen};
 use super::write::{Effect, Late, Write};
-use super::{Control, Incoming, Opening, Progress};
+use super::{Control, Incoming, Opening, Progress, Tell};
 use crate::ground::Ground;
 use crate::report::Trouble;
 use crate::store::{self, Packet, Replica};
@@ -41,7 +41,37 @@ struct Job {
 
 struct Upstream {
     incarnation: u64,
+    feeder: Feeder,
+}
+
+/// Whoever feeds the stream, as one who has to be told how far it is.
+struct Feeder {
     progress: watch::Sender<Progress>,
+    tell: Tell,
+}
+
+impl Feeder {
+    /// Tells it at once, or wakes it.
+    fn tell(&self, upto: u64, length: u64) {
+        let now = {
+            let before = self.progress.borrow();
+            Progress {
+                upto: before.upto.max(upto),
+                length,
+                end: before.end.clone(),
+            }
+        };
+        let told = (self.tell.0)(&now);
+        self.progress.send_if_modified(|p| {
+            *p = now;
+            !told
+        });
+    }
+
+    /// The stream has ended for it.
+    fn end(&self, why: &Error) {
+        self.progress.send_modify(|p| p.end = Some(why.clone()));
+    }
 }
 
 /// What the task woke up for.
@@ -71,7 +101,7 @@ struct Actor {
     queue: VecDeque<Job>,
     applying: Option<Applying>,
     link: Option<Link>,
-    clients: BTreeMap<WriterId, watch::Sender<Progress>>,
+    clients: BTreeMap<WriterId, Feeder>,
     upstream: Option<Upstream>,
     /// There was no replica before packet number 1 of this stream.
     fresh: bool,
@@ -225,7 +255,7 @@ impl Actor {
                     self.act()
                 }
                 Woken::Link(Event::Broken(error)) => self.on_broken_link(error).await,
-                Woken::Incoming(incoming) => self.on_incoming(incoming).await,
+                Woken::Incoming(incoming) => self.on_burst(incoming, &mut queues.1).await,
                 Woken::Time => self.on_time(queues).await,
                 Woken::Orphaned => Life::Over,
             };
@@ -301,16 +331,16 @@ impl Actor {
                     length,
                 } => {
                     if let Some(client) = self.clients.get(&writer) {
-                        client.send_modify(|p| (p.upto, p.length) = (p.upto.max(sequence), length));
+                        client.tell(sequence, length);
                     }
                 }
                 Effect::AckUp(number) => {
                     if let Some(upstream) = &self.upstream {
-                        upstream.progress.send_modify(|p| p.upto = number);
+                        upstream.feeder.tell(number, 0);
                     }
                 }
                 Effect::Committed(number) => {
-                    if let Some(link) = &self.link {
+                    if let Some(link) = &mut self.link {
                         link.committed(number);
                     }
                 }
@@ -325,8 +355,8 @@ impl Actor {
         let ends = self
             .clients
             .values()
-            .chain(self.upstream.iter().map(|u| &u.progress));
-        ends.for_each(|p| p.send_modify(|p| p.end = Some(why.clone())));
+            .chain(self.upstream.iter().map(|u| &u.feeder));
+        ends.for_each(|feeder| feeder.end(why));
         self.clients.clear();
         self.upstream = None;
         self.link = None;

@@ -1,21 +1,27 @@
 //! The link to the next member: one stream of packets down, acknowledgements up.
 //!
-//! Packets follow the opening without waiting for its answer; a member that refuses ends the stream with the reason.
+//! It has no task of its own: the chunk's task gives it packets, which leave at once if the connection takes them, and
+//! drives the rest by [`Link::event`]. Packets follow the opening without waiting for its answer; a member that refuses
+//! ends the stream with the reason. The connection comes from [`super::links`] and goes back there after an orderly
+//! end. One that was used before may turn out dead: if it fails before anything was heard on it, the other side has
+//! closed it and will read no more of it, so that all is sent again on a new one.
 
+use super::links::{Links, Wire};
 use crate::ground::Ground;
 use crate::peers::Pass;
 use crate::peers::chain::{self, Heard, Up};
 use crate::store::Packet;
 use bytes::Bytes;
 use dfs_proto::capability::Member;
-use dfs_proto::frame::{FrameReader, FrameWriter};
-use dfs_proto::net::{BoxStream, Dial};
+use dfs_proto::net::Dial;
 use dfs_proto::{Code, Error, NodeId};
+use dfs_stdx::Clock;
+use dfs_stdx::clock::Instant;
+use futures::future::BoxFuture;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, watch};
 
 /// How long a commit waits for a packet that could carry it.
 const COMMITTED_AFTER: Duration = Duration::from_millis(1);
@@ -23,7 +29,7 @@ const COMMITTED_AFTER: Duration = Duration::from_millis(1);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A packet on its way down.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Onward {
     pub(super) number: u64,
     pub(super) packet: Packet,
@@ -49,53 +55,282 @@ pub(super) struct Target {
     pub(super) fresh: bool,
 }
 
+enum State {
+    Dialling(BoxFuture<'static, io::Result<Wire>>),
+    Open(Wire),
+    Over,
+}
+
 /// The link. Dropped, it ends in order after what was given to it.
-#[derive(Debug)]
 pub(super) struct Link {
-    packets: mpsc::Sender<Onward>,
-    events: mpsc::Receiver<Event>,
-    committed: watch::Sender<u64>,
+    line: Option<Line>,
+}
+
+struct Line {
+    dial: Arc<dyn Dial>,
+    links: Arc<Links>,
+    clock: Clock,
+    target: Target,
+    state: State,
+    /// Given and not sent.
+    queue: VecDeque<Onward>,
+    /// Sent on a connection that was used before, while nothing was heard on it.
+    unsure: Vec<Onward>,
+    committed: u64,
+    /// What the member was told is committed.
+    told: u64,
+    /// When it is told without a packet.
+    tell_at: Option<Instant>,
 }
 
 impl Link {
-    /// Opens a link with room for `room` packets; what fails is told by [`Link::event`].
-    pub(super) fn open(ground: &Ground, target: Target, room: usize) -> Link {
-        let (packets, queue) = mpsc::channel(room);
-        let (tell, events) = mpsc::channel(room);
-        let (committed, known) = watch::channel(target.first.saturating_sub(1));
-        let dial = ground.world.dial.clone();
-        tokio::spawn(async move {
-            let node = target.member.node;
-            let error = run(dial, target, queue, known, &tell).await;
-            // Nobody listens any more once the link was dropped.
-            let _ = tell.send(Event::Broken(named(error, node))).await;
-        });
-        Link {
-            packets,
-            events,
-            committed,
+    /// Opens a link; what fails is told by [`Link::event`].
+    pub(super) fn open(ground: &Ground, target: Target) -> Link {
+        let before = target.first.saturating_sub(1);
+        let clock = ground.world.clock.clone();
+        let kept = ground.chains.links.take(&target.member.addr, clock.now());
+        let mut line = Line {
+            dial: ground.world.dial.clone(),
+            links: ground.chains.links.clone(),
+            clock,
+            target,
+            state: State::Over,
+            queue: VecDeque::new(),
+            unsure: Vec::new(),
+            committed: before,
+            told: before,
+            tell_at: None,
+        };
+        match kept {
+            Some(wire) => line.opened(wire),
+            None => line.dial(),
+        }
+        Link { line: Some(line) }
+    }
+
+    /// Takes a packet; the stream's window bounds how many.
+    pub(super) fn give(&mut self, onward: Onward) {
+        self.line().queue.push_back(onward);
+    }
+
+    /// Sends what was given, as far as that can be done without waiting.
+    pub(super) fn push(&mut self) {
+        let line = self.line();
+        line.fill();
+        if let State::Open(wire) = &mut line.state {
+            // What fails here fails again in `event`.
+            let _ = wire.writer.try_flush();
+            line.fill();
         }
     }
 
-    /// Sends a packet. False if there is no room, which a bounded window rules out, or the link has ended.
-    pub(super) fn send(&self, onward: Onward) -> bool {
-        self.packets.try_send(onward).is_ok()
-    }
-
     /// Tells what is committed, with the next packet or soon.
-    pub(super) fn committed(&self, number: u64) {
-        self.committed.send_replace(number);
+    pub(super) fn committed(&mut self, number: u64) {
+        let line = self.line();
+        line.committed = number;
+        if number > line.told && line.tell_at.is_none() {
+            line.tell_at = Some(line.clock.now() + COMMITTED_AFTER);
+        }
     }
 
-    /// What the link has to tell next.
+    /// What the link has to tell next. Cancel-safe.
     pub(super) async fn event(&mut self) -> Event {
-        let ended = || Event::Broken(Error::new(Code::Unavailable, "the link has ended"));
-        self.events.recv().await.unwrap_or_else(ended)
+        self.line().event().await
+    }
+
+    fn line(&mut self) -> &mut Line {
+        self.line.as_mut().expect("it is there until it is dropped")
     }
 }
 
-type Reader = FrameReader<ReadHalf<BoxStream>>;
-type Writer = FrameWriter<WriteHalf<BoxStream>>;
+impl Drop for Link {
+    fn drop(&mut self) {
+        let line = self.line.take().filter(|l| !matches!(l.state, State::Over));
+        if let (Some(line), Ok(runtime)) = (line, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(line.end());
+        }
+    }
+}
+
+impl Line {
+    fn dial(&mut self) {
+        let (dial, addr) = (self.dial.clone(), self.target.member.addr.clone());
+        self.state = State::Dialling(Box::pin(async move { Wire::open(&*dial, &addr).await }));
+    }
+
+    /// The stream begins on this connection.
+    fn opened(&mut self, mut wire: Wire) {
+        let Target {
+            pass,
+            incarnation,
+            first,
+            fresh,
+            ..
+        } = self.target.clone();
+        wire.writer
+            .put(&chain::open(pass, incarnation, first, fresh), Bytes::new());
+        self.state = State::Open(wire);
+    }
+
+    /// Hands packets to the connection as far as it has room.
+    fn fill(&mut self) {
+        let State::Open(wire) = &mut self.state else {
+            return;
+        };
+        while wire.writer.has_room()
+            && let Some(onward) = self.queue.pop_front()
+        {
+            if wire.reused {
+                self.unsure.push(onward.clone());
+            }
+            (self.told, self.tell_at) = (self.committed, None);
+            let Onward { number, packet, sync } = onward;
+            let (head, data) = chain::packet(number, packet, sync, self.committed);
+            wire.writer.put(&head, data);
+        }
+    }
+
+    /// Says what is committed, unless packets on their way say it.
+    fn tell(&mut self) {
+        if let State::Open(wire) = &mut self.state
+            && wire.writer.has_room()
+        {
+            (self.told, self.tell_at) = (self.committed, None);
+            wire.writer.put(&chain::committed(self.committed), Bytes::new());
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        loop {
+            self.fill();
+            let tell_at = self.tell_at;
+            let heard = match &mut self.state {
+                State::Over => return Event::Broken(Error::new(Code::Unavailable, "the link has ended")),
+                State::Dialling(wire) => match wire.await {
+                    Ok(wire) => {
+                        self.opened(wire);
+                        continue;
+                    }
+                    Err(error) => return self.failed(broken(&error)),
+                },
+                State::Open(wire) => {
+                    let flushed = wire.writer.is_flushed();
+                    let wake = tell_at.unwrap_or_else(|| self.clock.now() + CLOSE_DEADLINE);
+                    tokio::select! {
+                        biased;
+                        heard = wire.reader.next::<Up>() => heard.map(|h| h.map(|(reply, _)| reply)),
+                        sent = wire.writer.flush(), if !flushed => match sent {
+                            Ok(()) => continue,
+                            Err(error) => Err(error),
+                        },
+                        () = tokio::time::sleep_until(wake), if flushed && tell_at.is_some() => {
+                            self.tell();
+                            continue;
+                        }
+                    }
+                }
+            };
+            if let Some(event) = self.heard(heard) {
+                return event;
+            }
+        }
+    }
+
+    fn heard(&mut self, heard: io::Result<Option<Up>>) -> Option<Event> {
+        let closed = || Error::new(Code::Unavailable, "link closed");
+        let reply = match heard {
+            Ok(Some(reply)) => reply,
+            Ok(None) if self.again() => return None,
+            Err(error) if is_dead(&error) && self.again() => return None,
+            Ok(None) => return Some(self.failed(closed())),
+            Err(error) => return Some(self.failed(broken(&error))),
+        };
+        self.sure();
+        match chain::heard(reply) {
+            Err(error) => Some(self.failed(error)),
+            Ok(Heard::Acked(number)) => Some(Event::Acked(number)),
+            Ok(Heard::Opened) => None,
+            Ok(Heard::Closed) => Some(self.failed(closed())),
+        }
+    }
+
+    /// The connection is alive.
+    fn sure(&mut self) {
+        if let State::Open(wire) = &mut self.state {
+            wire.reused = false;
+            self.unsure.clear();
+        }
+    }
+
+    /// Begins again on a new connection, if this one was used before and nothing was heard on it.
+    fn again(&mut self) -> bool {
+        let State::Open(wire) = &self.state else {
+            return false;
+        };
+        if !wire.reused {
+            return false;
+        }
+        let sent = std::mem::take(&mut self.unsure);
+        for onward in sent.into_iter().rev() {
+            self.queue.push_front(onward);
+        }
+        self.dial();
+        true
+    }
+
+    fn failed(&mut self, error: Error) -> Event {
+        self.state = State::Over;
+        Event::Broken(named(error, self.target.member.node))
+    }
+
+    /// Sends what was given and ends the stream in order; the connection is kept for the next one.
+    async fn end(mut self) {
+        if let Ok(Some(wire)) = tokio::time::timeout(CLOSE_DEADLINE, self.close()).await {
+            let now = self.clock.now();
+            self.links.keep(&self.target.member.addr, wire, now);
+        }
+    }
+
+    async fn close(&mut self) -> Option<Wire> {
+        if let State::Dialling(wire) = &mut self.state {
+            let wire = wire.await.ok()?;
+            self.opened(wire);
+        }
+        loop {
+            self.fill();
+            let State::Open(wire) = &mut self.state else {
+                return None;
+            };
+            if self.queue.is_empty() {
+                break;
+            }
+            wire.writer.flush().await.ok()?;
+        }
+        let State::Open(mut wire) = std::mem::replace(&mut self.state, State::Over) else {
+            return None;
+        };
+        if self.committed > self.told {
+            let committed = chain::committed(self.committed);
+            wire.writer.queue(&committed, Bytes::new()).await.ok()?;
+        }
+        wire.writer.send(&chain::close(), Bytes::new()).await.ok()?;
+        loop {
+            let (reply, _) = wire.reader.next::<Up>().await.ok()??;
+            if matches!(chain::heard(reply).ok()?, Heard::Closed) {
+                return Some(wire);
+            }
+        }
+    }
+}
+
+/// The other side has closed the connection.
+fn is_dead(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
+}
 
 /// A refusal keeps its code, whatever else happens to a link makes it unavailable; both name a node.
 fn named(error: Error, node: NodeId) -> Error {
@@ -109,89 +344,4 @@ fn named(error: Error, node: NodeId) -> Error {
 
 fn broken(error: &io::Error) -> Error {
     Error::new(Code::Unavailable, format!("link broken: {error}"))
-}
-
-async fn run(
-    dial: Arc<dyn Dial>,
-    target: Target,
-    queue: mpsc::Receiver<Onward>,
-    known: watch::Receiver<u64>,
-    tell: &mpsc::Sender<Event>,
-) -> Error {
-    let stream = match dial.dial(&target.member.addr).await {
-        Ok(stream) => stream,
-        Err(error) => return broken(&error),
-    };
-    let (reader, writer) = tokio::io::split(stream);
-    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
-    tokio::select! {
-        error = listen(&mut reader, tell) => error,
-        sent = send(&mut writer, target, queue, known) => match sent {
-            Err(error) => broken(&error),
-            Ok(()) => match tokio::time::timeout(CLOSE_DEADLINE, listen(&mut reader, tell)).await {
-                Ok(error) => error,
-                Err(_) => Error::new(Code::TimedOut, "the link does not close"),
-            },
-        },
-    }
-}
-
-/// Hears acknowledgements until the stream ends.
-async fn listen(reader: &mut Reader, tell: &mpsc::Sender<Event>) -> Error {
-    loop {
-        let reply: Up = match reader.next().await {
-            Ok(Some((reply, _))) => reply,
-            Ok(None) => return Error::new(Code::Unavailable, "link closed"),
-            Err(error) => return broken(&error),
-        };
-        match chain::heard(reply) {
-            Err(error) => return error,
-            Ok(Heard::Acked(number)) => {
-                if tell.send(Event::Acked(number)).await.is_err() {
-                    return Error::new(Code::Unavailable, "the stream has ended");
-                }
-            }
-            Ok(Heard::Opened) => {}
-            Ok(Heard::Closed) => return Error::new(Code::Unavailable, "link closed"),
-        }
-    }
-}
-
-/// Opens the stream, sends what is queued and what is committed, and ends it in order when the queue does.
-async fn send(
-    writer: &mut Writer,
-    target: Target,
-    mut queue: mpsc::Receiver<Onward>,
-    mut known: watch::Receiver<u64>,
-) -> io::Result<()> {
-    writer.send_preamble().await?;
-    let open = chain::open(target.pass, target.incarnation, target.first, target.fresh);
-    writer.send(&open, Bytes::new()).await?;
-    loop {
-        let onward = tokio::select! {
-            biased;
-            onward = queue.recv() => onward,
-            Ok(()) = known.changed() => {
-                match tokio::time::timeout(COMMITTED_AFTER, queue.recv()).await {
-                    Ok(onward) => onward,
-                    Err(_) => {
-                        send_committed(writer, &mut known).await?;
-                        continue;
-                    }
-                }
-            }
-        };
-        let Some(onward) = onward else { break };
-        let committed = *known.borrow_and_update();
-        let Onward { number, packet, sync } = onward;
-        let (head, data) = chain::packet(number, packet, sync, committed);
-        writer.send(&head, data).await?;
-    }
-    send_committed(writer, &mut known).await?;
-    writer.send(&chain::close(), Bytes::new()).await
-}
-
-async fn send_committed(writer: &mut Writer, known: &mut watch::Receiver<u64>) -> io::Result<()> {
-    let committed = *known.borrow_and_update();
-    writer.send(&chain::committed(committed), Bytes::new()).await
 }

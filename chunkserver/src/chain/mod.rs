@@ -1,12 +1,13 @@
 //! One chunk's life while it is written: packets from clients or from the member above are applied here and, at the
 //! same time, forwarded to the member below; acknowledgements come back up when both are done.
 //!
-//! [`write`] decides (pure), [`actor`] does (one task a chunk), [`forward`] is the link below, [`gate`] what readers
-//! may see of all this. A stream belongs to one version: a promise of a higher one drains it.
+//! [`write`] decides (pure), [`actor`] does (one task a chunk), [`forward`] is the link below (its connections are kept
+//! by [`links`]), [`gate`] what readers may see of all this. A stream belongs to one version: a promise of a higher one drains it.
 
 mod actor;
 mod forward;
 pub(crate) mod gate;
+mod links;
 mod write;
 
 use crate::ground::Ground;
@@ -19,8 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Packets received and not yet taken in by the chunk's task.
-const PACKETS_QUEUED_MAX: usize = 4;
+/// Packets received and not yet taken in by the chunk's task: small ones are applied several at a time.
+const PACKETS_QUEUED_MAX: usize = 16;
 /// Opens, ends and orders that wait for the chunk's task.
 const CONTROLS_QUEUED_MAX: usize = 16;
 
@@ -41,6 +42,17 @@ pub(crate) struct Progress {
     pub(crate) length: u64,
     /// The stream has ended with this.
     pub(crate) end: Option<Error>,
+}
+
+/// Tells whoever feeds a stream how far it is, if that can be done at once; false if not: then the feeder is woken to
+/// do it. Telling twice does no harm.
+#[derive(Clone)]
+pub(crate) struct Tell(pub(crate) Arc<dyn Fn(&Progress) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Tell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tell")
+    }
 }
 
 /// What feeds a chunk's task.
@@ -66,6 +78,7 @@ pub(crate) enum Incoming {
 pub(super) enum Control {
     WriteOpen {
         writer: WriterId,
+        tell: Tell,
         reply: oneshot::Sender<Result<watch::Receiver<Progress>>>,
     },
     WriterGone {
@@ -75,6 +88,7 @@ pub(super) enum Control {
         incarnation: u64,
         first: u64,
         fresh: bool,
+        tell: Tell,
         reply: oneshot::Sender<Result<watch::Receiver<Progress>>>,
     },
     UpstreamGone {
@@ -98,6 +112,8 @@ pub(crate) struct Handle {
 #[derive(Debug, Default)]
 pub(crate) struct Chains {
     entries: Mutex<BTreeMap<ChunkHandle, Entry>>,
+    /// Connections to other members that carry no stream now.
+    links: Arc<links::Links>,
 }
 
 #[derive(Debug, Default)]
@@ -248,8 +264,14 @@ pub(crate) async fn open_writer(
     ground: &Ground,
     opening: &Opening,
     writer: WriterId,
+    tell: Tell,
 ) -> Result<(Handle, watch::Receiver<Progress>)> {
-    open(ground, opening, |reply| Control::WriteOpen { writer, reply }).await
+    let control = |reply| Control::WriteOpen {
+        writer,
+        tell: tell.clone(),
+        reply,
+    };
+    open(ground, opening, control).await
 }
 
 /// Joins the chunk's stream as the member above.
@@ -257,11 +279,13 @@ pub(crate) async fn open_upstream(
     ground: &Ground,
     opening: &Opening,
     from: Upstream,
+    tell: Tell,
 ) -> Result<(Handle, watch::Receiver<Progress>)> {
     let control = |reply| Control::ChainOpen {
         incarnation: from.incarnation,
         first: from.first,
         fresh: from.fresh,
+        tell: tell.clone(),
         reply,
     };
     open(ground, opening, control).await

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
-/// Packets under way in one chunk: more only fill memory. A packet has up to 1 MiB.
-pub(crate) const FLIGHT_MAX: usize = 16;
+/// Packets under way in one chunk: more only fill memory.
+const FLIGHT_MAX: usize = 64;
+/// Bytes of packets under way after which no further one is taken.
+const FLIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A packet's place, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,7 @@ pub(crate) struct Write {
     length: u64,
     committed_length: u64,
     flight: VecDeque<Flight>,
+    flight_bytes: u64,
     writers: BTreeMap<WriterId, Known>,
 }
 
@@ -123,6 +126,7 @@ impl Write {
             length,
             committed_length: length,
             flight: VecDeque::new(),
+            flight_bytes: 0,
             writers: writers.map(|(w, s)| (w, known(s))).collect(),
         }
     }
@@ -151,7 +155,7 @@ impl Write {
     /// True if another packet may come in.
     #[must_use]
     pub(crate) fn has_room(&self) -> bool {
-        self.flight.len() < FLIGHT_MAX
+        self.flight.len() < FLIGHT_MAX && self.flight_bytes < FLIGHT_BYTES_MAX
     }
 
     /// Committed length, bytes.
@@ -213,6 +217,7 @@ impl Write {
         let known = self.writers.entry(heading.writer).or_default();
         known.received = known.received.max(heading.sequence);
         known.number = number;
+        self.flight_bytes += heading.length;
         self.flight.push_back(Flight {
             number,
             heading,
@@ -268,6 +273,7 @@ impl Write {
         let mut newest: Vec<(WriterId, u64)> = Vec::new();
         while let Some(flight) = self.flight.pop_front_if(|f| f.number <= number) {
             self.committed_length = flight.length;
+            self.flight_bytes -= flight.heading.length;
             let Heading { writer, sequence, .. } = flight.heading;
             let known = self.writers.entry(writer).or_default();
             known.committed = known.committed.max(sequence);

@@ -1,13 +1,14 @@
 //! The stream from the member above.
 
 use super::write::check;
-use super::{Connection, Pump, passes};
-use crate::chain::{self, Handle, Incoming, Upstream};
+use super::{Connection, Teller, passes};
+use crate::chain::{self, Handle, Incoming, Progress, Upstream};
 use crate::store::Packet;
 use bytes::Bytes;
 use dfs_proto::pb::{self, from_server, to_server};
 use dfs_proto::{Code, Error, WriterId};
 use std::io;
+use tokio::sync::watch;
 
 impl Connection {
     /// Serves one link, until it is closed.
@@ -18,8 +19,11 @@ impl Connection {
             first: open.first,
             fresh: open.fresh,
         };
+        let teller = Teller::new(self.replies.clone(), id, |p| {
+            from_server::Body::ChainAck(pb::ChainAck { number: p.upto })
+        });
         let opened = match passes::opening(&self.ground, open.capability) {
-            Ok(opening) => chain::open_upstream(&self.ground, &opening, upstream).await,
+            Ok(opening) => chain::open_upstream(&self.ground, &opening, upstream, teller.at_once()).await,
             Err(error) => Err(error),
         };
         let (task, progress) = match opened {
@@ -27,28 +31,30 @@ impl Connection {
             Err(error) => return self.replies.send(id, Err(error)).await,
         };
         let opened = from_server::Body::ChainOpened(pb::ChainOpened {});
-        self.replies.send(id, Ok((opened, Bytes::new()))).await?;
-        let pump = Pump::start(self.replies.clone(), id, progress, 0, |p| {
-            from_server::Body::ChainAck(pb::ChainAck { number: p.upto })
-        });
-        let outcome = self.links(id, incarnation, &task).await;
+        self.opened(id, opened).await?;
+        let outcome = self.links(&teller, progress, incarnation, &task).await;
+        teller.close();
         if outcome.is_err() {
             task.upstream_gone(incarnation).await;
         }
-        pump.stop().await;
         let closing = outcome?;
         let closed = from_server::Body::StreamClosed(pb::StreamClosed {});
         self.replies.send(closing, Ok((closed, Bytes::new()))).await
     }
 
     /// Feeds what comes until the member above closes the stream; the id of its wish.
-    async fn links(&mut self, id: u64, incarnation: u64, task: &Handle) -> io::Result<u64> {
+    async fn links(
+        &mut self,
+        teller: &Teller,
+        progress: watch::Receiver<Progress>,
+        incarnation: u64,
+        task: &Handle,
+    ) -> io::Result<u64> {
         let chunk_bytes = self.ground.fence.parameters().chunk_bytes;
         let mut ended = false;
+        let mut progress = Some(progress);
         loop {
-            let Some((message, payload)) = self.reader.next::<pb::ToServer>().await? else {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            };
+            let (message, payload) = self.next_of_stream(teller, &mut progress).await?;
             let incoming = match message.body {
                 Some(to_server::Body::ChainPacket(head)) => {
                     let (number, sync, committed) = (head.number, head.sync, head.committed);
@@ -63,7 +69,7 @@ impl Connection {
                         // It was right when it left the head: the link damages bytes.
                         let error =
                             Error::new(Code::Unavailable, error.message).on_node(self.ground.fence.node());
-                        self.replies.send(id, Err(error)).await?;
+                        self.replies.send(teller.id, Err(error)).await?;
                         return Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged packet"));
                     }
                     Incoming::Chain {
@@ -86,7 +92,7 @@ impl Connection {
                 }
                 Some(_) | None => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a packet")),
             };
-            // Whoever fed an ended stream hears why from the pump.
+            // Whoever fed an ended stream hears why.
             ended = ended || !task.feed(incoming).await;
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod pull;
 mod read;
 mod write;
 
+use crate::chain::{Progress, Tell};
 use crate::ground::Ground;
 use bytes::Bytes;
 use dfs_proto::frame::{FrameReader, FrameWriter};
@@ -20,9 +21,10 @@ use dfs_proto::{Code, Error, Result};
 use passes::Passes;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::sync::{Mutex, Semaphore, oneshot, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -76,26 +78,44 @@ struct Replies(Arc<Mutex<FrameWriter<WriteHalf<BoxStream>>>>);
 impl Replies {
     /// Answers request `id`.
     async fn send(&self, id: u64, answer: Result<(from_server::Body, Bytes)>) -> io::Result<()> {
-        let (message, payload) = match answer {
-            Ok((body, payload)) => {
-                let message = pb::FromServer {
-                    id,
-                    error: None,
-                    body: Some(body),
-                };
-                (message, payload)
-            }
-            Err(error) => {
-                let message = pb::FromServer {
-                    id,
-                    error: Some(error.into()),
-                    body: None,
-                };
-                (message, Bytes::new())
-            }
-        };
+        let (message, payload) = message(id, answer);
         self.0.lock().await.send(&message, payload).await
     }
+
+    /// As [`Replies::send`], but it may leave with the next answer.
+    async fn queue(&self, id: u64, body: from_server::Body) -> io::Result<()> {
+        let (message, payload) = message(id, Ok((body, Bytes::new())));
+        self.0.lock().await.queue(&message, payload).await
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        self.0.lock().await.flush().await
+    }
+
+    /// Sends a word of stream `id`, while it is open, if that can be done at once.
+    fn try_tell(&self, id: u64, open: &AtomicBool, body: from_server::Body) -> bool {
+        let Ok(mut writer) = self.0.try_lock() else {
+            return false;
+        };
+        if !open.load(Ordering::Acquire) {
+            return true;
+        }
+        if !writer.has_room() {
+            return false;
+        }
+        let (message, payload) = message(id, Ok((body, Bytes::new())));
+        writer.put(&message, payload);
+        // What is left behind leaves with what the connection's task sends when it hears that this failed.
+        matches!(writer.try_flush(), Ok(true))
+    }
+}
+
+fn message(id: u64, answer: Result<(from_server::Body, Bytes)>) -> (pb::FromServer, Bytes) {
+    let (error, body, payload) = match answer {
+        Ok((body, payload)) => (None, Some(body), payload),
+        Err(error) => (Some(error.into()), None, Bytes::new()),
+    };
+    (pb::FromServer { id, error, body }, payload)
 }
 
 struct Connection {
@@ -224,56 +244,90 @@ impl Connection {
     }
 }
 
-/// Sends what a stream's progress says until it ends or is stopped, never leaving half a frame.
-struct Pump {
-    stop: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<()>,
+/// A stream's way back to whoever feeds it. What can be told at once is told by the chunk's task itself; the rest,
+/// and the end, by the connection's task.
+struct Teller {
+    replies: Replies,
+    id: u64,
+    body: fn(&Progress) -> from_server::Body,
+    /// False from the moment the other side hears that the stream is closed.
+    open: Arc<AtomicBool>,
 }
 
-impl Pump {
-    /// `told` is what the other side knows. Not what stands in `progress` when the task first runs: by then an
-    /// acknowledgement may be there, which would never be sent.
-    fn start(
-        replies: Replies,
-        id: u64,
-        mut progress: watch::Receiver<crate::chain::Progress>,
-        mut told: u64,
-        body: impl Fn(&crate::chain::Progress) -> from_server::Body + Send + 'static,
-    ) -> Pump {
-        let (stop, mut stopped) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            loop {
-                let alive = tokio::select! {
-                    biased;
-                    changed = progress.changed() => changed.is_ok(),
-                    _ = &mut stopped => return,
-                };
-                let now = progress.borrow_and_update().clone();
-                // A repeated packet is acknowledged again, though nothing new is.
-                if now.upto > told || now.end.is_none() && alive {
-                    told = now.upto;
-                    if replies.send(id, Ok((body(&now), Bytes::new()))).await.is_err() {
-                        return;
-                    }
-                }
-                let end = now
-                    .end
-                    .or_else(|| (!alive).then(|| Error::new(Code::Unavailable, "the stream has ended")));
-                if let Some(error) = end {
-                    // A connection that is gone is noticed by its reader.
-                    let _ = replies.send(id, Err(error)).await;
-                    return;
-                }
-            }
-        });
-        Pump { stop, task }
+impl Teller {
+    fn new(replies: Replies, id: u64, body: fn(&Progress) -> from_server::Body) -> Teller {
+        let open = Arc::new(AtomicBool::new(true));
+        Teller {
+            replies,
+            id,
+            body,
+            open,
+        }
     }
 
-    /// Ends it between two frames.
-    async fn stop(self) {
-        // It may have ended by itself.
-        let _ = self.stop.send(());
-        let _ = self.task.await;
+    /// For the chunk's task.
+    fn at_once(&self) -> Tell {
+        let (replies, id, body, open) = (self.replies.clone(), self.id, self.body, self.open.clone());
+        Tell(Arc::new(move |progress| {
+            replies.try_tell(id, &open, body(progress))
+        }))
+    }
+
+    /// Says how far the stream is, or that it has ended; false after its end.
+    async fn tell(&self, progress: &mut watch::Receiver<Progress>, alive: bool) -> io::Result<bool> {
+        let now = progress.borrow_and_update().clone();
+        let body = (self.body)(&now);
+        let end = now
+            .end
+            .or_else(|| (!alive).then(|| Error::new(Code::Unavailable, "the stream has ended")));
+        if end.is_none() || now.upto > 0 {
+            self.replies.queue(self.id, body).await?;
+        }
+        match end {
+            Some(error) => self.replies.send(self.id, Err(error)).await.map(|()| false),
+            None => self.replies.flush().await.map(|()| true),
+        }
+    }
+
+    /// Nothing is told from here on.
+    fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+}
+
+impl Connection {
+    /// The next frame of a stream; what its task cannot tell itself is told meanwhile.
+    async fn next_of_stream(
+        &mut self,
+        teller: &Teller,
+        progress: &mut Option<watch::Receiver<Progress>>,
+    ) -> io::Result<(pb::ToServer, Bytes)> {
+        loop {
+            let Some(told) = progress else {
+                let frame = self.reader.next().await?;
+                return frame.ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+            };
+            tokio::select! {
+                biased;
+                changed = told.changed() => {
+                    if !teller.tell(told, changed.is_ok()).await? {
+                        *progress = None;
+                    }
+                }
+                frame = self.reader.next() => {
+                    return frame?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+
+    /// Answers the opening of a stream: with its first acknowledgement, if that is soon.
+    async fn opened(&mut self, id: u64, body: from_server::Body) -> io::Result<()> {
+        self.replies.queue(id, body).await?;
+        match self.reader.has_next() {
+            true => Ok(()),
+            false => self.replies.flush().await,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A client's stream of packets to the head.
 
-use super::{Connection, Pump, passes};
-use crate::chain::{self, Handle, Incoming};
+use super::{Connection, Teller, passes};
+use crate::chain::{self, Handle, Incoming, Progress};
 use crate::store::Packet;
 use bytes::Bytes;
 use dfs_proto::checksum::verify_pieces;
@@ -9,35 +9,34 @@ use dfs_proto::limits::PACKET_BYTES_MAX;
 use dfs_proto::pb::{self, from_server, to_server};
 use dfs_proto::{Code, Error, Result, WriterId};
 use std::io;
+use tokio::sync::watch;
 
 impl Connection {
     /// Serves one write stream, until it is closed.
     pub(super) async fn write_stream(&mut self, id: u64, open: pb::WriteOpen) -> io::Result<()> {
         let writer = WriterId(open.writer);
-        let opened = match passes::opening(&self.ground, open.capability) {
-            Ok(opening) => chain::open_writer(&self.ground, &opening, writer).await,
-            Err(error) => Err(error),
-        };
-        let (task, progress) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return self.replies.send(id, Err(error)).await,
-        };
-        let now = progress.borrow().clone();
-        let opened = pb::WriteOpened {
-            last_sequence: now.upto,
-            length: now.length,
-        };
-        self.replies
-            .send(id, Ok((from_server::Body::WriteOpened(opened), Bytes::new())))
-            .await?;
-        let pump = Pump::start(self.replies.clone(), id, progress, now.upto, |p| {
+        let teller = Teller::new(self.replies.clone(), id, |p| {
             from_server::Body::Ack(pb::Ack {
                 sequence: p.upto,
                 length: p.length,
             })
         });
-        let outcome = self.packets(id, writer, &task).await;
-        pump.stop().await;
+        let opened = match passes::opening(&self.ground, open.capability) {
+            Ok(opening) => chain::open_writer(&self.ground, &opening, writer, teller.at_once()).await,
+            Err(error) => Err(error),
+        };
+        let (task, mut progress) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.replies.send(id, Err(error)).await,
+        };
+        let now = progress.borrow_and_update().clone();
+        let opened = pb::WriteOpened {
+            last_sequence: now.upto,
+            length: now.length,
+        };
+        self.opened(id, from_server::Body::WriteOpened(opened)).await?;
+        let outcome = self.packets(&teller, progress, writer, &task).await;
+        teller.close();
         task.writer_gone(writer).await;
         let closing = outcome?;
         let closed = from_server::Body::StreamClosed(pb::StreamClosed {});
@@ -45,21 +44,26 @@ impl Connection {
     }
 
     /// Feeds packets until the client closes the stream; the id of its wish.
-    async fn packets(&mut self, id: u64, writer: WriterId, task: &Handle) -> io::Result<u64> {
+    async fn packets(
+        &mut self,
+        teller: &Teller,
+        progress: watch::Receiver<Progress>,
+        writer: WriterId,
+        task: &Handle,
+    ) -> io::Result<u64> {
         // After an error packets that were on their way are dropped until the client closes.
         let mut failed = false;
+        let mut progress = Some(progress);
         loop {
-            let Some((message, payload)) = self.reader.next::<pb::ToServer>().await? else {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            };
+            let (message, payload) = self.next_of_stream(teller, &mut progress).await?;
             match message.body {
                 Some(to_server::Body::Packet(_)) if failed => {}
                 Some(to_server::Body::Packet(head)) => match self.accepted(writer, head, payload) {
-                    // Whoever fed an ended stream hears why from the pump.
+                    // Whoever fed an ended stream hears why.
                     Ok(incoming) => failed = !task.feed(incoming).await,
                     Err(error) => {
                         failed = true;
-                        self.replies.send(id, Err(error)).await?;
+                        self.replies.send(teller.id, Err(error)).await?;
                     }
                 },
                 Some(to_server::Body::StreamClose(_)) => return Ok(message.id),

@@ -1,14 +1,19 @@
 //! Applying packets: the only way a client's bytes enter a replica.
 //!
-//! A batch is one change of the header: the intents of all its packets, then data and table, then the header with
-//! length and writers. A packet beyond the length needs no intent: what lies at or beyond the header's length is
-//! nobody's, and the last block's CRC is in the header itself.
+//! A batch is applied in groups, each one change of the header: the intents of its packets, then data and table, then
+//! the header with length and writers, which names the next group's intents too. A packet beyond the length needs no
+//! intent: what lies at or beyond the header's length is nobody's, and the last block's CRC is in the header itself,
+//! so that the table is written for full blocks only.
+//!
+//! A part of a block that is overwritten changes the block's CRC by what the bytes change (CRCs are linear), whatever
+//! else the block holds: so a new checksum never hides old rot, and the rest of the block need not be read. A block
+//! that did not fit its CRC before does not fit the new one either, until it is healed or overwritten as a whole.
 
 use super::core::{Body, Core};
 use super::error::{Error, Result};
 use super::file::Replica;
 use super::format::{INTENTS_MAX, TABLE_AT, Writer, note_writer};
-use super::read::{block_bytes, index, number};
+use super::read::{index, number};
 use bytes::Bytes;
 use dfs_proto::WriterId;
 use dfs_proto::checksum::{combine, crc, crc_of_zeros};
@@ -49,7 +54,7 @@ impl Replica {
     /// failed, is applied: none of the batch may be acknowledged.
     ///
     /// # Errors
-    /// [`Error::OutOfStream`], [`Error::Full`], [`Error::Corrupt`] if a block to be merged with is rotten; the disk's.
+    /// [`Error::OutOfStream`], [`Error::Full`], [`Error::Corrupt`] if the file was cut off; the disk's.
     pub fn apply(&self, packets: &[Packet]) -> Result<()> {
         self.change(|core| {
             if core.restarted {
@@ -66,42 +71,69 @@ impl Replica {
 
 impl Core {
     fn apply(&mut self, packets: &[Packet]) -> Result<()> {
+        self.settle_slots()?;
         self.slot.durable = false;
         let before = self.slot.length;
-        let intents = overwritten(packets, before);
-        if !intents.is_empty() {
-            for intent in &intents {
-                self.confirm(intent.start, intent.end)?;
-            }
-            self.slot.overwrote = true;
-            self.slot.durable = false;
-            self.slot.intents = intents;
-            self.write_slot()?;
+        let (mut rest, mut owed) = (packets, false);
+        while !rest.is_empty() {
+            let (group, more) = rest.split_at(group(rest, self.slot.length));
+            self.announce(overwritten(group, self.slot.length), owed)?;
+            self.apply_group(group)?;
+            (rest, owed) = (more, true);
         }
-        self.dirty = true;
-        let mut changed = None;
-        let applied = packets.iter().try_for_each(|p| self.apply_one(p, &mut changed));
-        let finished = self.finish(changed);
-        if finished.is_err() {
-            self.restarted = true;
+        if owed {
+            self.write_slot().inspect_err(|_| self.restarted = true)?;
         }
-        applied.and(finished)?;
         self.pace(before);
         Ok(())
     }
 
-    /// Table, then header: what was applied becomes the replica's.
-    fn finish(&mut self, changed: Option<Range<u64>>) -> Result<()> {
-        let body = self.load()?;
-        if let Some(changed) = changed {
-            let crcs = &body.crcs[index(changed.start)..index(changed.end)];
-            let kept = self.table_bytes(changed.start, crcs);
-            body.file.write_at(&kept, TABLE_AT + changed.start * 4)?;
+    /// Names in the header what is about to be overwritten. `owed`: the header does not tell of the last group yet.
+    fn announce(&mut self, intents: Vec<Range<u64>>, owed: bool) -> Result<()> {
+        if intents.is_empty() {
+            return Ok(());
         }
+        if owed && intents.iter().any(|i| self.is_unconfirmed(i)) {
+            self.write_slot()?;
+        }
+        for intent in &intents {
+            self.confirm(intent.start, intent.end)?;
+        }
+        self.slot.overwrote = true;
+        self.slot.durable = false;
+        self.slot.intents = intents;
+        self.write_slot()
+    }
+
+    /// Data, then table: what was applied becomes the replica's with the next header.
+    fn apply_group(&mut self, group: &[Packet]) -> Result<()> {
+        self.dirty = true;
+        let mut changed = None;
+        let applied = group.iter().try_for_each(|p| self.apply_one(p, &mut changed));
+        let mut kept = self.put_table(changed);
         if !self.restarted {
             self.slot.intents.clear();
         }
-        self.write_slot()
+        if applied.is_err() {
+            // Packets before the one that failed are the replica's.
+            kept = kept.and_then(|()| self.write_slot());
+        }
+        if kept.is_err() {
+            self.restarted = true;
+        }
+        applied.and(kept)
+    }
+
+    /// Writes the CRCs of changed blocks, as far as they are full.
+    fn put_table(&mut self, changed: Option<Range<u64>>) -> Result<()> {
+        let full = self.slot.length / BLOCK_BYTES;
+        let Some(changed) = changed.filter(|c| c.start < full) else {
+            return Ok(());
+        };
+        let body = self.load()?;
+        let crcs = &body.crcs[index(changed.start)..index(changed.end.min(full))];
+        let kept = self.table_bytes(changed.start, crcs);
+        Ok(body.file.write_at(&kept, TABLE_AT + changed.start * 4)?)
     }
 
     fn apply_one(&mut self, packet: &Packet, changed: &mut Option<Range<u64>>) -> Result<()> {
@@ -189,7 +221,7 @@ impl Core {
             } else if piece.in_block == 0 && piece.length >= held {
                 *sum
             } else {
-                self.merged(body, &piece, &packet.data)?
+                self.merged(body, &piece, &packet.data, *sum)?
             };
             crcs.retain(|(b, _)| *b != piece.block);
             crcs.push((piece.block, new));
@@ -197,20 +229,26 @@ impl Core {
         Ok(crcs)
     }
 
-    /// The CRC of a block of which a part is overwritten; what stays is verified first, so that no rot is hidden.
-    fn merged(&self, body: &Body, piece: &Piece, data: &[u8]) -> Result<u32> {
-        let mut bytes = block_bytes(body, self.slot.length, piece.block)?;
-        let length = block_length(piece.block, self.slot.length);
-        if bytes.len() as u64 != length || crc(&bytes) != body.crcs[index(piece.block)] {
+    /// The CRC of a block of which a part is overwritten: changed by what the bytes change.
+    fn merged(&self, body: &Body, piece: &Piece, data: &[u8], sum: u32) -> Result<u32> {
+        let held = block_length(piece.block, self.slot.length);
+        let replaced = piece.length.min(held - piece.in_block);
+        let mut old = vec![0; index(replaced)];
+        let at = Core::data_at(piece.block * BLOCK_BYTES + piece.in_block);
+        if body.file.read_at(&mut old, at)? < old.len() {
             return Err(Error::Corrupt {
                 chunk: self.slot.handle,
                 block: number(piece.block),
             });
         }
-        let (start, end) = (index(piece.in_block), index(piece.in_block + piece.length));
-        bytes.resize(bytes.len().max(end), 0);
-        bytes[start..end].copy_from_slice(&data[piece.range()]);
-        Ok(crc(&bytes))
+        let (over, beyond) = data[piece.range()].split_at(index(replaced));
+        let new = if beyond.is_empty() { sum } else { crc(over) };
+        let difference = combine(crc(&old) ^ new, 0, held - piece.in_block - replaced);
+        let changed = body.crcs[index(piece.block)] ^ difference;
+        Ok(match beyond {
+            [] => changed,
+            beyond => combine(changed, crc(beyond), beyond.len() as u64),
+        })
     }
 
     fn reserve_holes(&self, body: &Body, packet: &Packet) -> Result<()> {
@@ -233,6 +271,16 @@ impl Core {
             let _ = body.file.start_writeback(start, (to - from) * WRITEBACK_BYTES);
         }
     }
+}
+
+/// How many of the packets make a group: their intents fit the header one by one.
+fn group(packets: &[Packet], length: u64) -> usize {
+    let mut overwrites = 0;
+    let fits = |p: &&Packet| {
+        overwrites += usize::from(p.offset < length && !p.data.is_empty());
+        overwrites <= INTENTS_MAX
+    };
+    packets.iter().take_while(fits).count()
 }
 
 /// The byte ranges below `length` that packets overwrite, in order, merged to at most [`INTENTS_MAX`].

@@ -15,6 +15,7 @@ use super::home::Home;
 use dfs_proto::limits::BLOCK_BYTES;
 use dfs_proto::span::blocks_of;
 use dfs_stdx::disk::{File, Open};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -270,11 +271,16 @@ impl Core {
     /// durable one. Whole blocks count, since a block verifies or fails as a whole.
     pub(super) fn confirm(&mut self, start: u64, end: u64) -> Result<()> {
         self.settle_slots()?;
-        let single = self.covered / BLOCK_BYTES * BLOCK_BYTES;
-        if self.covered >= self.stable_length || end <= single || start >= self.stable_length {
-            return Ok(());
+        if self.is_unconfirmed(&(start..end)) {
+            self.make_sure()?;
         }
-        self.make_sure()
+        Ok(())
+    }
+
+    /// True if only the newer slot covers some of these bytes, and nothing durable says that it counts.
+    pub(super) fn is_unconfirmed(&self, range: &Range<u64>) -> bool {
+        let single = self.covered / BLOCK_BYTES * BLOCK_BYTES;
+        self.covered < self.stable_length && range.end > single && range.start < self.stable_length
     }
 
     /// Everything so far goes to stable storage, and a durable slot says so: blocks may be changed from here on

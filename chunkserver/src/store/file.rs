@@ -80,6 +80,8 @@ pub struct Birth {
     pub synced: Version,
     /// Of the promised version.
     pub members: Vec<NodeId>,
+    /// The header is written with the first packet, after its bytes: a file without one never held a byte that counted.
+    pub unborn: bool,
 }
 
 /// A replica. Blocking: run it on the pool, but for the calls named `try_`.
@@ -109,7 +111,9 @@ impl Replica {
             crcs: Arc::default(),
         });
         (core.found, core.unlisted, core.working) = (false, true, 0);
-        if let Err(error) = core.write_slot() {
+        if !birth.unborn
+            && let Err(error) = core.write_slot()
+        {
             // Nobody has seen it: take it away again, so that a later try finds the place free.
             let _ = core.home.disk.remove(&core.path);
             return Err(error);
@@ -284,6 +288,17 @@ impl Replica {
             core.body = None;
             *self.view.write().expect("no panic while the view is held") = core.view();
         }
+    }
+
+    /// True if its file is open and lies in memory (on a tmpfs): nothing done to it waits for a disk.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.view
+            .read()
+            .expect("no panic while the view is held")
+            .body
+            .as_ref()
+            .is_some_and(|body| body.file.is_in_memory())
     }
 
     /// True if its file is open.

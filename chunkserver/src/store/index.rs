@@ -213,27 +213,54 @@ impl Store {
         synced: Version,
         members: Vec<NodeId>,
     ) -> Result<Arc<Replica>> {
+        self.is_not_buried(handle, promised)?;
+        let birth = self.birth(promised, synced, members);
+        self.born(handle, birth)
+    }
+
+    /// Creates a replica for packet number 1 of a version: whole, with nothing on the disk but its name before that
+    /// packet is applied.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_unborn(
+        &self,
+        handle: ChunkHandle,
+        version: Version,
+        members: Vec<NodeId>,
+    ) -> Result<Arc<Replica>> {
+        self.is_not_buried(handle, version)?;
+        let birth = Birth {
+            unborn: true,
+            ..self.birth(version, version, members)
+        };
+        self.born(handle, birth)
+    }
+
+    fn is_not_buried(&self, handle: ChunkHandle, promised: Version) -> Result<()> {
         let buried = self.buried(handle);
         if buried >= promised {
             return Err(Error::Stale(buried));
         }
-        self.create_promised(handle, promised, synced, members)
+        Ok(())
     }
 
-    fn create_promised(
-        &self,
-        handle: ChunkHandle,
-        promised: Version,
-        synced: Version,
-        members: Vec<NodeId>,
-    ) -> Result<Arc<Replica>> {
-        let home = self.roomiest()?;
-        let birth = Birth {
-            cluster: self.identity().cluster,
+    fn birth(&self, promised: Version, synced: Version, members: Vec<NodeId>) -> Birth {
+        Birth {
+            cluster: self
+                .identity
+                .lock()
+                .expect("no panic while the identity is held")
+                .cluster,
             promised,
             synced,
             members,
-        };
+            unborn: false,
+        }
+    }
+
+    fn born(&self, handle: ChunkHandle, birth: Birth) -> Result<Arc<Replica>> {
+        let home = self.roomiest()?;
         let mut replicas = self.replicas.write().expect("no panic while the index is held");
         if replicas.contains_key(&handle) {
             return Err(Error::Exists(handle));
@@ -253,7 +280,7 @@ impl Store {
     /// As [`Store::create`].
     pub fn create_base(&self, handle: ChunkHandle) -> Result<Arc<Replica>> {
         let buried = self.buried(handle);
-        self.create_promised(handle, buried, Version(0), Vec::new())
+        self.born(handle, self.birth(buried, Version(0), Vec::new()))
     }
 
     /// Promises a version, durably, whether there is a replica or not: an absent one is created, empty and not synced.

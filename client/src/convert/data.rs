@@ -141,24 +141,36 @@ pub(crate) fn probe_answer(from: FromServer) -> Result<Vec<(ChunkHandle, Replica
     }
 }
 
+/// What a head says on a stream of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It takes the stream.
+    Opened(Acked),
+    /// Committed up to here.
+    Acked(Acked),
+    /// The stream is closed.
+    Closed,
+}
+
+/// The answer to opening a stream.
 pub(crate) fn write_opened(from: FromServer) -> Result<Acked> {
-    match body(from)? {
-        Answer::WriteOpened(w) => Ok(Acked {
-            sequence: w.last_sequence,
-            length: w.length,
-        }),
-        _ => Err(unexpected()),
+    match heard(from)? {
+        Heard::Opened(opened) => Ok(opened),
+        Heard::Acked(_) | Heard::Closed => Err(unexpected()),
     }
 }
 
-/// An acknowledgement; `None` once the stream is closed.
-pub(crate) fn ack(from: FromServer) -> Result<Option<Acked>> {
+pub(crate) fn heard(from: FromServer) -> Result<Heard> {
     match body(from)? {
-        Answer::Ack(a) => Ok(Some(Acked {
+        Answer::WriteOpened(w) => Ok(Heard::Opened(Acked {
+            sequence: w.last_sequence,
+            length: w.length,
+        })),
+        Answer::Ack(a) => Ok(Heard::Acked(Acked {
             sequence: a.sequence,
             length: a.length,
         })),
-        Answer::StreamClosed(_) => Ok(None),
+        Answer::StreamClosed(_) => Ok(Heard::Closed),
         _ => Err(unexpected()),
     }
 }

@@ -11,14 +11,12 @@
 
 use super::Shared;
 use super::window::{Packet, Window};
-use crate::convert::data::{self, Acked, FromServer, PacketHeader};
+use crate::convert::data::{self, Acked, FromServer, Heard, PacketHeader};
 use crate::convert::{self, Commit, Grant};
 use crate::servers::Stream;
 use bytes::Bytes;
-use dfs_proto::limits::WINDOW_PACKETS;
 use dfs_proto::{Code, Error, Result, Retry, Version, WriterId};
 use futures::future::BoxFuture;
-use futures::stream::StreamExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -87,6 +85,10 @@ pub(super) struct Lane {
     pub(super) idle: bool,
     /// The master refused: no other member can help.
     pub(super) refused: Option<Error>,
+    /// A stream was opened before: the chunk's members may know this writer.
+    pub(super) begun: bool,
+    /// The head said something on the present stream.
+    pub(super) heard: bool,
 }
 
 #[derive(Debug, Default)]
@@ -135,37 +137,42 @@ impl Lane {
 
     /// One stream: from opening to an orderly end, or to a failure.
     async fn stream(&mut self) -> Result<()> {
-        let mut stream = self.open().await?;
-        self.converse(&mut stream).await?;
+        let mut stream = self.open(false).await?;
+        let mut ended = self.converse(&mut stream).await;
+        let dead = |e: &Error| e.code == Code::Unavailable;
+        if stream.reused && !self.heard && ended.as_ref().is_err_and(dead) {
+            // The kept connection had been closed over there meanwhile: nobody has failed.
+            stream = self.open(true).await?;
+            ended = self.converse(&mut stream).await;
+        }
+        ended?;
         // All is acknowledged: how the stream ends matters only to whoever uses the connection next.
         let by = Instant::now() + self.shared.core.master.timings().ack_deadline / 3;
-        let closed = async {
-            stream.send(&data::stream_close(), Bytes::new(), by).await?;
-            while data::ack(stream.receive().await?)?.is_some() {}
-            Ok::<_, Error>(())
-        };
-        if matches!(tokio::time::timeout_at(by, closed).await, Ok(Ok(()))) {
-            self.shared.core.servers.give_back(stream);
+        if stream.send(&data::stream_close(), Bytes::new(), by).await.is_ok() {
+            let servers = self.shared.core.servers.clone();
+            tokio::spawn(async move {
+                let closed = async {
+                    while data::heard(stream.receive().await?)? != Heard::Closed {}
+                    Ok::<_, Error>(())
+                };
+                if matches!(tokio::time::timeout_at(by, closed).await, Ok(Ok(()))) {
+                    servers.give_back(stream);
+                }
+            });
         }
         Ok(())
     }
 
     async fn converse(&mut self, stream: &mut Stream) -> Result<()> {
         let Stream { reader, writer, .. } = stream;
-        let mut acks = std::pin::pin!(futures::stream::unfold(reader, |reader| async {
-            Some((reader.next::<FromServer>().await, reader))
-        }));
-        let ack_deadline = self.ack_deadline();
         let mut committing: Option<Committing> = None;
         loop {
             while let Some(next) = self.window.next_to_send(Instant::now()) {
                 let (header, data) = split(next.sequence, next.packet);
-                let sent = timeout(ack_deadline, writer.send(&data::packet(header), data)).await;
-                match sent {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Err(self.link(&error)),
-                    Err(_) => return Err(self.silent()),
-                }
+                self.in_time(writer.queue(&data::packet(header), data)).await?;
+            }
+            if !writer.is_flushed() {
+                self.in_time(writer.flush()).await?;
             }
             if committing.is_none() {
                 committing = self.next_commit();
@@ -173,11 +180,10 @@ impl Lane {
             if self.finish.is_some() && self.window.is_empty() && committing.is_none() {
                 return Ok(());
             }
-            let room = self.window.len() < WINDOW_PACKETS && self.finish.is_none() && !self.is_syncing();
             let wake = self.next_wake(committing.is_none());
             tokio::select! {
                 biased;
-                message = acks.next() => match message.expect("the stream of frames never ends by itself") {
+                message = reader.next::<FromServer>() => match message {
                     Ok(Some((message, _))) => self.on_message(message)?,
                     Ok(None) => return Err(self.link(&"it closed the stream")),
                     Err(error) => return Err(self.link(&error)),
@@ -186,16 +192,40 @@ impl Lane {
                     committing = None;
                     self.on_committed(commit, wanted, result)?;
                 }
-                command = self.commands.recv(), if room => self.on_command(command),
+                command = self.commands.recv(), if self.takes_more() => {
+                    self.on_command(command);
+                    while self.takes_more() && let Ok(more) = self.commands.try_recv() {
+                        self.on_command(Some(more));
+                    }
+                }
                 () = sleep_until(wake) => self.on_time()?,
             }
         }
     }
 
+    /// What is sent has to leave before the acknowledgement is due.
+    async fn in_time(&self, sending: impl Future<Output = std::io::Result<()>>) -> Result<()> {
+        match timeout(self.ack_deadline(), sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.link(&error)),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    fn takes_more(&self) -> bool {
+        self.window.has_room() && self.finish.is_none() && !self.is_syncing()
+    }
+
     fn on_message(&mut self, message: FromServer) -> Result<()> {
-        let Acked { sequence, length } = data::ack(message)
-            .map_err(|e| self.blame(e))?
-            .ok_or_else(|| self.link(&"it ended the stream"))?;
+        self.heard = true;
+        let Acked { sequence, length } = match data::heard(message).map_err(|e| self.blame(e))? {
+            Heard::Acked(acked) => acked,
+            Heard::Opened(opened) => {
+                self.length = self.length.max(opened.length);
+                return Ok(());
+            }
+            Heard::Closed => return Err(self.link(&"it ended the stream")),
+        };
         let now = Instant::now();
         self.length = length;
         if self.window.acknowledged(sequence, now) {

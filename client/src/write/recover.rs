@@ -20,8 +20,9 @@ const RECONFIGURE_DEADLINE: Duration = Duration::from_secs(8);
 const EXPIRES_SOON_MS: u64 = 2_000;
 
 impl Lane {
-    /// Opens the stream at the head, with what it has committed of this writer.
-    pub(super) async fn open(&mut self) -> Result<Stream> {
+    /// Opens the stream at the head, `fresh` on a new connection. A writer that is new sends its first packets along;
+    /// one that the members may know hears first what they have committed of it.
+    pub(super) async fn open(&mut self, fresh: bool) -> Result<Stream> {
         if self.grant.capability.expires_unix_ms <= self.shared.core.unix_ms() + EXPIRES_SOON_MS {
             let grant = self.ask_grant(ChunkHandle(0), &[]).await?;
             self.take(grant);
@@ -30,29 +31,35 @@ impl Lane {
             return Err(Error::new(Code::Stale, "the grant names no members"));
         };
         let by = Instant::now() + self.ack_deadline();
-        let servers = &self.shared.core.servers;
-        let mut stream = servers.stream(&head).await?;
+        let servers = self.shared.core.servers.clone();
+        let mut stream = match fresh {
+            true => servers.fresh_stream(&head).await?,
+            false => servers.stream(&head).await?,
+        };
+        self.heard = false;
+        self.recorded = self.recorded.max(self.grant.capability.length);
+        if !std::mem::replace(&mut self.begun, true) {
+            let open = data::write_open(&self.grant.token, self.writer);
+            stream.writer.put(&open, Bytes::new());
+            self.length = self.grant.capability.length;
+            return Ok(stream);
+        }
         let mut answer = self.open_on(&mut stream, by).await;
         if stream.reused && answer.as_ref().is_err_and(|e| e.code == Code::Unavailable) {
             stream = servers.fresh_stream(&head).await?;
             answer = self.open_on(&mut stream, by).await;
         }
         let opened = answer.map_err(|e| self.blame(e))?;
+        self.heard = true;
         self.window.reopened(opened.sequence);
         self.length = opened.length;
-        self.recorded = self.recorded.max(self.grant.capability.length);
         self.publish();
         Ok(stream)
     }
 
     async fn open_on(&self, stream: &mut Stream, by: Instant) -> Result<data::Acked> {
-        stream
-            .send(
-                &data::write_open(&self.grant.token, self.writer),
-                Bytes::new(),
-                by,
-            )
-            .await?;
+        let open = data::write_open(&self.grant.token, self.writer);
+        stream.send(&open, Bytes::new(), by).await?;
         let answer = timeout_at(by, stream.receive()).await;
         data::write_opened(
             answer.map_err(|_| Error::new(Code::TimedOut, "the head did not open the stream"))??,

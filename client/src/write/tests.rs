@@ -54,8 +54,9 @@ async fn a_head_that_drops_the_connection_costs_a_pause_and_no_error() {
 async fn a_member_that_dies_is_left_out_of_its_chunks() {
     let cluster = Cluster::start(3).await;
     cluster.fault(2, |f| f.dead = true);
-    // The second chunk was never placed there.
-    assert_eq!(written(&cluster, &pattern(5 * MIB)).await.failovers, 1);
+    // The second chunk may have been placed before the first one's failure was known.
+    let failovers = written(&cluster, &pattern(5 * MIB)).await.failovers;
+    assert!((1..=2).contains(&failovers), "{failovers}");
     assert!(cluster.state().chunks.values().all(|c| c.members == [1, 3]));
 }
 

@@ -5,8 +5,12 @@
 //! sequence, at the end, and keeps its ticket.
 
 use bytes::Bytes;
+use dfs_proto::limits::{PACKET_BYTES_MAX, WINDOW_PACKETS};
 use std::collections::VecDeque;
 use tokio::time::Instant;
+
+/// Small packets under way: members apply several at a time.
+const SMALL_PACKETS: usize = 64;
 
 /// One packet's content.
 #[derive(Clone, Debug)]
@@ -69,7 +73,17 @@ impl Window {
         ends.max().unwrap_or(0)
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// True if another packet may be sent before any is acknowledged: a few large ones, or many small ones.
+    pub(crate) fn has_room(&self) -> bool {
+        let bytes = |waiting: &VecDeque<Waiting>| waiting.iter().map(|w| w.packet.data.len()).sum::<usize>();
+        match self.waiting.len() {
+            few if few < WINDOW_PACKETS => true,
+            many => many < SMALL_PACKETS && bytes(&self.waiting) < PACKET_BYTES_MAX,
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.waiting.len()
     }
 

@@ -399,6 +399,10 @@ impl File for MemFile {
         }
     }
 
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+
     fn length(&self) -> Result<u64> {
         let _state = self.look("length")?;
         Ok(self.inode.content().length())

@@ -116,6 +116,8 @@ pub trait File: Send + Sync + std::fmt::Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()>;
     /// Makes data and what is needed to read it durable (fdatasync(2)).
     fn sync_data(&self) -> Result<()>;
+    /// True if the file lies in memory (on a tmpfs): nothing done to it waits for a disk.
+    fn is_in_memory(&self) -> bool;
     /// The file's length.
     fn length(&self) -> Result<u64>;
     /// Cuts or extends (with a hole) the file.

@@ -230,6 +230,10 @@ impl File for OsFile {
         self.file.sync_data().map_err(self.failed("sync_data"))
     }
 
+    fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
     fn length(&self) -> Result<u64> {
         Ok(self.file.metadata().map_err(self.failed("length"))?.len())
     }

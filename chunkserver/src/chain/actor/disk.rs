@@ -6,6 +6,9 @@ use crate::store::{self, Replica};
 use dfs_proto::{Code, Error};
 use std::sync::Arc;
 
+/// Bytes that are written to the page cache in less time than a change of threads takes, roughly.
+const BRIEF_BYTES_MAX: usize = 128 * 1024;
+
 impl Actor {
     /// Starts the next batch, if none is under way.
     pub(super) fn start_work(&mut self) {
@@ -13,22 +16,24 @@ impl Actor {
             return;
         }
         let mut packets = Vec::with_capacity(self.queue.len());
-        let (mut number, mut sync) = (0, false);
+        let (mut number, mut sync, mut bytes) = (0, false, 0);
         while let Some(job) = self.queue.pop_front() {
             number = job.number;
             sync = job.sync;
+            bytes += job.packet.data.len();
             packets.push(job.packet);
             if sync {
                 break;
             }
         }
         let (store, replica) = (self.ground.store.clone(), self.replica.clone());
+        let waits = sync && !replica.as_ref().is_some_and(|r| r.is_in_memory());
         let (chunk, version) = (self.chunk(), self.version());
         let members = self.opening.capability.members.iter().map(|m| m.node).collect();
         let work = move || -> store::Result<Arc<Replica>> {
             let replica = match replica {
                 Some(replica) => replica,
-                None => store.create(chunk, version, version, members)?,
+                None => store.create_unborn(chunk, version, members)?,
             };
             replica.apply(&packets)?;
             if sync {
@@ -40,13 +45,21 @@ impl Actor {
             self.ground.fence.mark_compared(chunk);
         }
         self.dirty = !sync;
-        self.work(number, work);
+        self.work(number, bytes <= BRIEF_BYTES_MAX && !waits, work);
     }
 
-    fn work(&mut self, number: u64, work: impl FnOnce() -> store::Result<Arc<Replica>> + Send + 'static) {
+    fn work(
+        &mut self,
+        number: u64,
+        brief: bool,
+        work: impl FnOnce() -> store::Result<Arc<Replica>> + Send + 'static,
+    ) {
         let pool = self.ground.world.pool.clone();
         self.applying = Some(Box::pin(async move {
-            let outcome = pool.run(work).await;
+            let outcome = match brief {
+                true => pool.run_brief(work).await,
+                false => pool.run(work).await,
+            };
             Applied { number, outcome }
         }));
     }
@@ -110,7 +123,7 @@ impl Actor {
             return;
         };
         self.dirty = false;
-        self.work(0, move || {
+        self.work(0, replica.is_in_memory(), move || {
             replica.sync()?;
             if close {
                 replica.close()?;

@@ -1,25 +1,25 @@
 //! What feeds the stream: clients at the head, the member above elsewhere; and the link below that is fed by it.
 
 use super::super::forward::{Link, Onward, Target};
-use super::super::write::{Effect, FLIGHT_MAX, Heading};
+use super::super::write::{Effect, Heading};
 use super::super::{Control, Incoming, Progress};
-use super::{Actor, Job, Life, Upstream};
+use super::{Actor, Feeder, Job, Life, Tell, Upstream};
 use crate::store::Packet;
 use dfs_proto::{Code, Error, Result, Version};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 impl Actor {
     pub(super) async fn on_control(&mut self, control: Control) -> Life {
         self.active_at = self.ground.world.clock.now();
         match control {
-            Control::WriteOpen { writer, reply } => {
+            Control::WriteOpen { writer, tell, reply } => {
                 let (progress, seen) = watch::channel(Progress {
                     upto: self.write.committed_sequence(writer),
                     length: self.write.committed_length(),
                     end: None,
                 });
                 let answer = if self.is_head() {
-                    self.clients.insert(writer, progress);
+                    self.clients.insert(writer, Feeder { progress, tell });
                     Ok(seen)
                 } else {
                     Err(Error::new(Code::InvalidArgument, "writes go to the head").on_node(self.mine()))
@@ -31,9 +31,13 @@ impl Actor {
             }
             Control::WriterGone { writer } => {
                 // The same writer may be back on another connection: then this end is not its.
-                if self.clients.get(&writer).is_some_and(watch::Sender::is_closed) {
+                if self.clients.get(&writer).is_some_and(|c| c.progress.is_closed()) {
                     self.clients.remove(&writer);
                     self.show();
+                }
+                if self.clients.is_empty() && self.write.is_quiet() {
+                    // Its connection is for the next chunk.
+                    self.link = None;
                 }
                 Life::On
             }
@@ -41,9 +45,11 @@ impl Actor {
                 incarnation,
                 first,
                 fresh,
+                tell,
                 reply,
             } => {
-                let _ = reply.send(self.accept_upstream(incarnation, first, fresh));
+                let accepted = self.accept_upstream(first, fresh);
+                let _ = reply.send(accepted.map(|()| self.feed_from(incarnation, tell)));
                 Life::On
             }
             Control::UpstreamGone { incarnation } => self.on_upstream_end(incarnation).await,
@@ -57,12 +63,11 @@ impl Actor {
         }
     }
 
-    fn accept_upstream(
-        &mut self,
-        incarnation: u64,
-        first: u64,
-        fresh: bool,
-    ) -> Result<watch::Receiver<Progress>> {
+    fn accept_upstream(&mut self, first: u64, fresh: bool) -> Result<()> {
+        // Who opens a stream in the middle has everything before committed: its word may have stayed behind.
+        self.write
+            .committed_above(first.saturating_sub(1), &mut self.effects);
+        self.act();
         let absent = self.replica.is_none();
         let refused = |code: Code, why: &str| {
             let error = Error::new(code, why).on_chunk(self.chunk(), self.version());
@@ -84,12 +89,16 @@ impl Actor {
         self.write.restart(first);
         self.fresh = fresh;
         self.link = None;
+        Ok(())
+    }
+
+    fn feed_from(&mut self, incarnation: u64, tell: Tell) -> watch::Receiver<Progress> {
         let (progress, seen) = watch::channel(Progress::default());
         self.upstream = Some(Upstream {
             incarnation,
-            progress,
+            feeder: Feeder { progress, tell },
         });
-        Ok(seen)
+        seen
     }
 
     fn is_upstream(&self, incarnation: u64) -> bool {
@@ -112,7 +121,26 @@ impl Actor {
             .await
     }
 
-    pub(super) async fn on_incoming(&mut self, incoming: Incoming) -> Life {
+    /// Takes in what has come, forwards it, and leaves it to be applied as one batch.
+    pub(super) async fn on_burst(&mut self, first: Incoming, more: &mut mpsc::Receiver<Incoming>) -> Life {
+        let mut next = Some(first);
+        while let Some(incoming) = next {
+            if let Life::Over = self.on_incoming(incoming).await {
+                return Life::Over;
+            }
+            next = if self.write.has_room() {
+                more.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        if let Some(link) = &mut self.link {
+            link.push();
+        }
+        Life::On
+    }
+
+    async fn on_incoming(&mut self, incoming: Incoming) -> Life {
         let now = self.ground.world.clock.now();
         self.active_at = now;
         match incoming {
@@ -122,12 +150,12 @@ impl Actor {
                 }
                 let effect = self.write.take_from_client(heading(&packet, sync), now);
                 match effect {
-                    Some(Effect::Take { number, data }) => {
-                        return self.take(number, packet, sync, data).await;
+                    Some(Effect::Take { number, data }) => self.take(number, packet, sync, data),
+                    other => {
+                        self.effects.extend(other);
+                        self.act()
                     }
-                    other => self.effects.extend(other),
                 }
-                self.act()
             }
             Incoming::Chain {
                 incarnation,
@@ -142,7 +170,7 @@ impl Actor {
                 self.write.committed_above(committed, &mut self.effects);
                 self.act();
                 match self.write.take_from_above(number, heading(&packet, sync), now) {
-                    Effect::Take { number, data } => self.take(number, packet, sync, data).await,
+                    Effect::Take { number, data } => self.take(number, packet, sync, data),
                     Effect::Gap | Effect::Ack { .. } | Effect::AckUp(_) | Effect::Committed(_) => {
                         let why = format!("packet {number} is not the next one");
                         self.leave(Error::new(Code::Unavailable, why).on_node(self.mine()))
@@ -161,25 +189,19 @@ impl Actor {
     }
 
     /// Forwards the packet and queues it for the disk, at the same time.
-    async fn take(&mut self, number: u64, mut packet: Packet, sync: bool, data: bool) -> Life {
+    fn take(&mut self, number: u64, mut packet: Packet, sync: bool, data: bool) -> Life {
         if !data {
             packet.data = bytes::Bytes::new();
             packet.checksums = Vec::new();
         }
         if self.opening.place + 1 < self.opening.capability.members.len() {
-            let link = self.link.take().unwrap_or_else(|| self.open_link(number));
-            let sent = link.send(Onward {
+            let mut link = self.link.take().unwrap_or_else(|| self.open_link(number));
+            link.give(Onward {
                 number,
                 packet: packet.clone(),
                 sync,
             });
             self.link = Some(link);
-            if !sent {
-                let below = self.opening.capability.members[self.opening.place + 1].node;
-                return self
-                    .leave(Error::new(Code::Unavailable, "the link below has ended").on_node(below))
-                    .await;
-            }
         }
         self.queue.push_back(Job { number, packet, sync });
         self.show();
@@ -195,7 +217,7 @@ impl Actor {
             first,
             fresh: self.fresh && first == 1,
         };
-        Link::open(&self.ground, target, FLIGHT_MAX + 1)
+        Link::open(&self.ground, target)
     }
 
     pub(super) async fn on_broken_link(&mut self, error: Error) -> Life {

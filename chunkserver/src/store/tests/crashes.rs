@@ -28,7 +28,17 @@ fn live(disk: &MemDisk, seed: u64, overwrites: bool) -> Told {
 
 fn try_live(disk: &MemDisk, rng: &Rng, overwrites: bool, told: &mut Told) -> Result<()> {
     let store = try_open(disk)?;
-    let replica = store.create(CHUNK, Version(1), Version(1), vec![NodeId(1)])?;
+    let replica = match rng.below(2) {
+        0 => store.create(CHUNK, Version(1), Version(1), vec![NodeId(1)])?,
+        _ => {
+            let replica = store.create_unborn(CHUNK, Version(1), vec![NodeId(1)])?;
+            let data = bytes(40, rng.u64());
+            told.packets.push((0, data.clone()));
+            replica.apply(&[packet(1, 0, &data)])?;
+            told.applied = 1;
+            replica
+        }
+    };
     told.created = true;
     (told.promised, told.synced) = (Version(1), Version(1));
     for _ in 0..14 {

@@ -97,10 +97,13 @@ fn an_overwrite_of_a_part_does_not_hide_rot() {
     assert!(disk.rot(&path(), 12288 + 40_000, 3));
     let store = open(&disk);
     let replica = store.get(CHUNK).unwrap();
-    assert!(matches!(
-        replica.apply(&[packet(3, 10, b"part")]),
-        Err(Error::Corrupt { block: 0, .. })
-    ));
+    replica
+        .apply(&[packet(3, 10, b"part"), packet(4, 39_999, b"over the rot")])
+        .unwrap();
+    assert!(
+        replica.read(10..14).is_err(),
+        "a block is served as a whole or not at all"
+    );
     assert_eq!(replica.bad_blocks().unwrap(), [0]);
     assert!(
         matches!(replica.accept(0), Err(Error::Refused(_))),

@@ -63,8 +63,45 @@ fn a_write_and_its_fsync_pay_one_fsync() {
         let before = disk.changes();
         replica.apply(&[packet(n, n * 4, b"more")]).unwrap();
         replica.sync().unwrap();
-        assert_eq!(disk.changes() - before, 4, "data, table, header, fsync");
+        assert_eq!(disk.changes() - before, 3, "data, header, fsync");
     }
+}
+
+#[test]
+fn a_small_file_is_a_name_and_two_writes() {
+    let disk = MemDisk::new();
+    let store = open(&disk);
+    let before = disk.changes();
+    let replica = store.create_unborn(CHUNK, Version(1), vec![NodeId(1)]).unwrap();
+    replica.apply(&[packet(1, 0, b"small")]).unwrap();
+    assert_eq!(disk.changes() - before, 3, "open, data, header");
+    drop(store);
+    let found = open(&disk).get(CHUNK).unwrap();
+    assert_eq!((found.state().length, found.state().synced), (5, Version(1)));
+    assert_eq!(content(&found), b"small");
+}
+
+#[test]
+fn overwrites_are_announced_a_group_at_a_time() {
+    let disk = MemDisk::new();
+    let store = open(&disk);
+    let replica = create(&store);
+    let mut model = bytes(4 * BLOCK as usize, 1);
+    replica.apply(&[packet(1, 0, &model)]).unwrap();
+    let before = disk.changes();
+    let places = (0..20).map(|n| (n * 7_919) % (4 * BLOCK - 100));
+    let packets: Vec<Packet> = (2..)
+        .zip(places)
+        .map(|(n, at)| packet(n, at, &bytes(100, n)))
+        .collect();
+    replica.apply(&packets).unwrap();
+    packets.iter().for_each(|p| write(&mut model, p.offset, &p.data));
+    assert!(content(&replica) == model);
+    assert_eq!(
+        disk.changes() - before,
+        20 + 3 + 4,
+        "data, a table a group, headers"
+    );
 }
 
 #[test]

@@ -1,0 +1,77 @@
+//! Connections to the next members: a stream that was closed in order leaves its connection for the next one.
+//!
+//! A kept connection may have been closed over there meanwhile. That is seen before it is used again, or at the first
+//! try (see [`super::forward`]), and one that has been idle for long is not trusted at all.
+
+use dfs_proto::frame::{FrameReader, FrameWriter};
+use dfs_proto::net::{BoxStream, Dial};
+use dfs_stdx::clock::Instant;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::io::{ReadHalf, WriteHalf};
+
+/// Idle connections kept for a member: as many small files as are written at once.
+const IDLE_PER_MEMBER_MAX: usize = 32;
+/// An idle connection older than this is not trusted to be still there.
+const IDLE_AGE_MAX: Duration = Duration::from_secs(3);
+
+/// Idle connections by address.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    idle: Mutex<BTreeMap<String, Vec<(Wire, Instant)>>>,
+}
+
+/// A connection to a member, in both directions.
+pub(super) struct Wire {
+    pub(super) reader: FrameReader<ReadHalf<BoxStream>>,
+    pub(super) writer: FrameWriter<WriteHalf<BoxStream>>,
+    /// It carried a stream before.
+    pub(super) reused: bool,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wire(reused: {})", self.reused)
+    }
+}
+
+impl Wire {
+    /// A new connection.
+    pub(super) async fn open(dial: &dyn Dial, addr: &str) -> io::Result<Wire> {
+        let (reader, writer) = tokio::io::split(dial.dial(addr).await?);
+        let mut writer = FrameWriter::new(writer);
+        writer.send_preamble().await?;
+        Ok(Wire {
+            reader: FrameReader::new(reader),
+            writer,
+            reused: false,
+        })
+    }
+}
+
+impl Links {
+    /// An idle connection, if there is one that is still good as far as can be seen.
+    pub(super) fn take(&self, addr: &str, now: Instant) -> Option<Wire> {
+        let mut idle = self.idle.lock().expect("no panic while held");
+        let kept = idle.get_mut(addr)?;
+        kept.retain(|(_, since)| *since + IDLE_AGE_MAX > now);
+        while let Some((mut wire, _)) = kept.pop() {
+            if wire.reader.is_quiet() {
+                return Some(wire);
+            }
+        }
+        None
+    }
+
+    /// Takes back a connection whose stream was closed in order.
+    pub(super) fn keep(&self, addr: &str, wire: Wire, now: Instant) {
+        let mut idle = self.idle.lock().expect("no panic while held");
+        let kept = idle.entry(addr.to_owned()).or_default();
+        if kept.len() < IDLE_PER_MEMBER_MAX {
+            let wire = Wire { reused: true, ..wire };
+            kept.push((wire, now));
+        }
+    }
+}
