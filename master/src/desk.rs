@@ -116,7 +116,16 @@ impl Desk {
     /// # Errors
     /// The state's refusal, or the log's failure.
     pub async fn log(&self, command: Command) -> Result<Reply> {
+        self.log_then(command, || {}).await
+    }
+
+    /// As [`Desk::log`]; `applied` is called when the command has taken effect, before anyone else is waited for.
+    ///
+    /// # Errors
+    /// The state's refusal, or the log's failure.
+    pub async fn log_then(&self, command: Command, applied: impl FnOnce()) -> Result<Reply> {
         let (index, outcome) = self.ground.propose(&command).await?;
+        applied();
         if command.request.is_some() {
             self.live.watch.settle(index, &self.clock).await;
         }

@@ -1,7 +1,8 @@
 //! What mounts ask beside everyone else: files removed while open, locks, turns to append, holes.
 
 use super::{Answer, Gate, unexpected};
-use crate::command::{self, Caller, Lock, PunchHole, Reply, RequestId};
+use crate::command::{self, Caller, Change, Command, Lock, PunchHole, Reply, RequestId};
+use crate::live::dying::Mark;
 use crate::live::turns::Asked;
 use crate::live::watch::Event;
 use crate::state::{self, Owner};
@@ -13,27 +14,28 @@ use std::time::Duration;
 const TURN_AWAITED: Duration = Duration::from_secs(1);
 
 impl Gate {
-    /// Who keeps the inode behind a name, should it lose its last one, and which inode that is (0: none).
+    /// Who keeps the inode behind a name, should it lose its last one, and which inode that is; `None`: there is none.
     async fn keepers(
         &self,
         client: ClientId,
         (parent, name): (u64, &[u8]),
         keep: bool,
-    ) -> Result<(Vec<u64>, u64)> {
+    ) -> Result<Option<(Vec<u64>, Mark)>> {
         let name = name.to_vec();
         let dying = self
             .desk
             .read(move |read| state::dying(read, InodeId(parent), &name))
             .await?;
         let Some(inode) = dying else {
-            return Ok((Vec::new(), 0));
+            return Ok(None);
         };
+        let mark = self.desk.live.dying.mark(inode);
         let mut all = self.desk.live.watch.holders_of(inode, self.desk.now());
         all.remove(&client);
         if keep {
             all.insert(client);
         }
-        Ok((all.into_iter().map(|c| c.0).collect(), inode.0))
+        Ok(Some((all.into_iter().map(|c| c.0).collect(), mark)))
     }
 
     pub(super) async fn unlink(
@@ -44,9 +46,10 @@ impl Gate {
         keep: bool,
     ) -> Result<Answer> {
         let place = (unlink.parent, unlink.name.as_slice());
-        let (holders, dying) = self.keepers(ClientId(id.client), place, keep).await?;
-        (unlink.holders, unlink.dying) = (holders, Some(dying));
-        self.change(id, caller, unlink.into()).await
+        let (holders, mark) = self.keepers(ClientId(id.client), place, keep).await?.unzip();
+        unlink.holders = holders.unwrap_or_default();
+        unlink.dying = Some(mark.as_ref().map_or(0, |m| m.inode().0));
+        self.change_marked(id, caller, unlink, mark).await
     }
 
     pub(super) async fn rename(
@@ -56,12 +59,29 @@ impl Gate {
         mut rename: command::Rename,
         keep: bool,
     ) -> Result<Answer> {
-        if !rename.exchange && !rename.no_replace {
-            let place = (rename.new_parent, rename.new_name.as_slice());
-            let (holders, dying) = self.keepers(ClientId(id.client), place, keep).await?;
-            (rename.holders, rename.dying) = (holders, Some(dying));
+        if rename.exchange || rename.no_replace {
+            return self.change(id, caller, rename.into()).await;
         }
-        self.change(id, caller, rename.into()).await
+        let place = (rename.new_parent, rename.new_name.as_slice());
+        let (holders, mark) = self.keepers(ClientId(id.client), place, keep).await?.unzip();
+        rename.holders = holders.unwrap_or_default();
+        rename.dying = Some(mark.as_ref().map_or(0, |m| m.inode().0));
+        self.change_marked(id, caller, rename, mark).await
+    }
+
+    /// A change that may take an inode's last name; when it is applied, the inode may be told about again.
+    async fn change_marked(
+        &self,
+        id: RequestId,
+        caller: Caller,
+        change: impl Into<Change>,
+        mark: Option<Mark>,
+    ) -> Result<Answer> {
+        let command = Command::from_client(self.desk.wall_ns(), id, caller, change);
+        match self.desk.log_then(command, || drop(mark)).await? {
+            Reply::Done(done) => Ok(Answer::Done(done.touched)),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Takes or gives back a lock. One that cannot be taken is not logged: whoever waits asks often.

@@ -5,6 +5,7 @@
 //! sessions watches [`Live::changes`].
 
 pub mod clients;
+pub mod dying;
 pub mod grants;
 pub mod locks;
 pub mod replicas;
@@ -17,6 +18,7 @@ use clients::Clients;
 use dfs_proto::NodeId;
 use dfs_proto::limits::Timings;
 use dfs_stdx::clock::Instant;
+use dying::Dying;
 use grants::Grants;
 use locks::Waiters;
 use replicas::Replicas;
@@ -35,6 +37,8 @@ const TURN_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Live {
     /// Who was told about which inode; has a lock of its own.
     pub watch: Arc<Watch>,
+    /// About what nobody new is told just now; has a lock of its own.
+    pub dying: Arc<Dying>,
     tables: Mutex<Tables>,
     changed: watch_channel::Sender<u64>,
     turns_moved: watch_channel::Sender<u64>,
@@ -63,6 +67,7 @@ impl Live {
     pub fn new(timings: Timings, now: Instant) -> Live {
         Live {
             watch: Arc::new(Watch::new(&timings, now)),
+            dying: Arc::default(),
             tables: Mutex::new(Tables {
                 servers: Servers::new(timings, now),
                 replicas: Replicas::default(),

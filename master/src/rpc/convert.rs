@@ -120,38 +120,48 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             avoid: nodes(&g.avoid)?,
             by_handle: g.by_handle,
         })),
-        Asked::CommitLength(c) => {
-            let commit = command::CommitLength {
-                inode: c.inode,
-                chunk: c.chunk,
-                version: c.version,
-                length: c.length,
-                durable: c.durable,
-                mtime_ns: c.mtime_ns,
-                by_handle: c.by_handle,
-                unused: c.close && c.length == 0,
-            };
-            Ok(Ask::Commit(commit, c.close))
-        }
-        Asked::Reconfigure(r) => Ok(Ask::Reconfigure(Reconfigure {
-            inode: InodeId(r.inode),
-            chunk: ChunkHandle(r.chunk),
-            base: Version(r.base),
-            suspects: nodes(&r.suspects)?,
-            reason: r.reason.chars().take(200).collect(),
-            empty: r.empty,
-            by_handle: r.by_handle,
-        })),
+        Asked::CommitLength(c) => Ok(commit(&c)),
+        Asked::Reconfigure(r) => reconfigure(r),
         Asked::Release(r) => simple(command::Release { inodes: r.inodes }.into()),
         Asked::Lock(l) => Ok(Ask::Lock(lock(&l)?, l.wait)),
-        Asked::PunchHole(p) => Ok(Ask::PunchHole(command::PunchHole {
-            inode: p.inode,
-            offset: p.offset,
-            length: p.length,
-            mtime_ns: p.mtime_ns,
-            by_handle: p.by_handle,
-            tail: false,
-        })),
+        Asked::PunchHole(p) => Ok(Ask::PunchHole(punch_hole(&p))),
+    }
+}
+
+fn commit(c: &pb::CommitLength) -> Ask {
+    let commit = command::CommitLength {
+        inode: c.inode,
+        chunk: c.chunk,
+        version: c.version,
+        length: c.length,
+        durable: c.durable,
+        mtime_ns: c.mtime_ns,
+        by_handle: c.by_handle,
+        unused: c.close && c.length == 0,
+    };
+    Ask::Commit(commit, c.close)
+}
+
+fn reconfigure(r: pb::Reconfigure) -> Result<Ask> {
+    Ok(Ask::Reconfigure(Reconfigure {
+        inode: InodeId(r.inode),
+        chunk: ChunkHandle(r.chunk),
+        base: Version(r.base),
+        suspects: nodes(&r.suspects)?,
+        reason: r.reason.chars().take(200).collect(),
+        empty: r.empty,
+        by_handle: r.by_handle,
+    }))
+}
+
+fn punch_hole(p: &pb::PunchHole) -> command::PunchHole {
+    command::PunchHole {
+        inode: p.inode,
+        offset: p.offset,
+        length: p.length,
+        mtime_ns: p.mtime_ns,
+        by_handle: p.by_handle,
+        tail: false,
     }
 }
 

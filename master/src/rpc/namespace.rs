@@ -113,15 +113,30 @@ impl Service {
                 self.0.gate.append_done(client, InodeId(t.inode));
                 Ok(Told::Turn(pb::Turn::default()))
             }
-            other => {
-                self.0
-                    .desk
-                    .read(move |read| {
-                        let told = from_state(read, &caller, other)?;
-                        watchers.told(client, watch::told(&told));
-                        Ok(told)
-                    })
-                    .await?
+            other => self.told_by_state(client, &caller, &other).await,
+        }
+    }
+
+    /// Asks again when what it found was about to lose its name.
+    async fn told_by_state(&self, client: ClientId, caller: &Caller, query: &Query) -> Result<Told> {
+        let live = &self.0.desk.live;
+        loop {
+            let (watchers, dying) = (live.watch.clone(), live.dying.clone());
+            let (caller, query) = (caller.clone(), query.clone());
+            let (told, waits_for) = self
+                .0
+                .desk
+                .read(move |read| {
+                    let told = from_state(read, &caller, query)?;
+                    let about = watch::told(&told);
+                    watchers.told(client, about.iter().copied());
+                    let waits_for = dying.has_any(&about).then_some(about);
+                    Ok::<_, Error>((told, waits_for))
+                })
+                .await??;
+            match waits_for {
+                Some(about) if !live.dying.outlasts(&about).await => {}
+                Some(_) | None => return Ok(told),
             }
         }
     }
