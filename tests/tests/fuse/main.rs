@@ -123,10 +123,12 @@ fn inside(name: &str, minutes: u64) -> bool {
         .spawn()
         .expect("util-linux and coreutils");
     let output = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let of_runner = format!("test {name} ... ");
     for line in output.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         // The runner's own words are said once, outside.
-        let of_runner = ["running ", "test ", "failures:", "failed_test"];
+        let line = line.strip_prefix(&of_runner).unwrap_or(&line);
+        let of_runner = ["running ", "test result: ", "failures:", "ok", "FAILED"];
         if !line.trim().is_empty() && !of_runner.iter().any(|words| line.starts_with(words)) {
             println!("{line}");
         }
