@@ -91,6 +91,16 @@ impl Turns {
         }
     }
 
+    /// Turns of a session that others wait for: it may not have heard that they were recalled.
+    #[must_use]
+    pub fn recalled_from(&self, client: ClientId) -> Vec<InodeId> {
+        let its = self
+            .by_inode
+            .iter()
+            .filter(|(_, turn)| turn.recalled && turn.holder == client);
+        its.map(|(inode, _)| *inode).collect()
+    }
+
     /// The session has ended.
     pub fn end_client(&mut self, client: ClientId, now: Instant) {
         let inodes: Vec<InodeId> = self.by_inode.keys().copied().collect();
@@ -115,6 +125,10 @@ mod tests {
         assert_eq!(turns.ask(X, ANN, t), Asked::Yours, "it is kept");
         assert_eq!(turns.ask(X, BOB, t), Asked::Recall(ANN));
         assert_eq!(turns.ask(X, EVE, t), Asked::Wait, "Ann was told");
+        assert_eq!(
+            (turns.recalled_from(ANN), turns.recalled_from(BOB)),
+            (vec![X], vec![])
+        );
         assert_eq!(turns.ask(X, BOB, t), Asked::Wait);
         turns.done(X, BOB, t);
         assert_eq!(turns.ask(X, BOB, t), Asked::Wait, "it is not Bob's to give");

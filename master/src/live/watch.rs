@@ -38,6 +38,8 @@ pub const TOLD_MAX: usize = 262_144;
 pub const ACK_WITHIN: Duration = Duration::from_millis(100);
 /// Changes whose acknowledgements may be asked for: more than can wait for their answers at once.
 const UNSETTLED_MAX: usize = 8_192;
+/// Inodes of an ended session that are forgotten at once, in about a millisecond.
+const FORGET_AT_ONCE: usize = 4_096;
 
 /// What a session is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,10 +182,13 @@ impl Watch {
         if !self.is_used() {
             return;
         }
-        let mut tables = self.lock();
-        tables.sessions.remove(&client);
-        tables.registry.end(client);
-        self.count(&tables);
+        {
+            let mut tables = self.lock();
+            tables.sessions.remove(&client);
+            self.count(&tables);
+        }
+        // Piece by piece: nothing is committed while the tables are held.
+        while !self.lock().registry.end(client, FORGET_AT_ONCE) {}
     }
 
     fn count(&self, tables: &Tables) {
@@ -245,7 +250,9 @@ impl Watch {
             // Whom the master before this one told about it is not known any more.
             return tables.sessions.keys().copied().collect();
         }
-        tables.registry.sessions(inode).collect()
+        let told = tables.registry.sessions(inode);
+        told.filter(|client| tables.sessions.contains_key(client))
+            .collect()
     }
 
     /// A stream begins; an older one of the session is over. Returns its number and its messages, `None` if this is no

@@ -41,6 +41,10 @@ impl pb::watch_server::Watch for Service {
         let Some((number, messages)) = door.desk.live.watch.attach(client) else {
             return Err(convert::invalid("only a mount's session is told of changes").into());
         };
+        let recalled = door.desk.live.lock().turns.recalled_from(client);
+        for inode in recalled {
+            door.desk.live.watch.tell(client, Event::Recall(inode));
+        }
         let every = door.desk.timings.heartbeat_every;
         let welcome = message(pb::to_mount::Body::Welcome(pb::Welcome {
             alive_every_ms: milliseconds(every),

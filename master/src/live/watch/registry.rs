@@ -83,12 +83,19 @@ impl Registry {
         }
     }
 
-    /// The session is over.
-    pub(super) fn end(&mut self, client: ClientId) {
-        let told = self.told.remove(&client).unwrap_or_default();
-        for inode in told.when.into_keys() {
-            self.sessions.remove(&(inode, client));
+    /// The session is over: so many of its inodes are forgotten. True: that was all.
+    pub(super) fn end(&mut self, client: ClientId, most: usize) -> bool {
+        let told = self.told.get(&client);
+        let some: Vec<InodeId> =
+            told.map_or_else(Vec::new, |told| told.when.keys().take(most).copied().collect());
+        for inode in &some {
+            self.remove(client, *inode);
         }
+        let is_all = some.len() < most;
+        if is_all {
+            self.told.remove(&client);
+        }
+        is_all
     }
 
     #[cfg(test)]
@@ -122,7 +129,8 @@ mod tests {
         assert!(r.remove(ANN, InodeId(7)) && !r.remove(ANN, InodeId(7)));
         assert_eq!(of(&r, 7), [BOB]);
         r.gone(InodeId(8));
-        r.end(BOB);
+        r.add(BOB, InodeId(9));
+        assert!(!r.end(BOB, 1) && !r.end(BOB, 1) && r.end(BOB, 1));
         assert_eq!(r.len(), 0);
     }
 
