@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use dfs_chunkserver::Chunkserver;
 use dfs_client::{
-    Change, Changes, Client, Event, InodeId, Kind, Make, Metadata, OpenOptions, RenameMode, SetAttributes,
-    Settings, Watch, XattrMode,
+    Change, Changes, Client, Code, Event, InodeId, Kind, Lock, LockAnswer, LockKind, Make, Metadata,
+    OpenOptions, RenameMode, SetAttributes, Settings, Watch, XattrMode,
 };
 use dfs_master::{Master, View};
 use dfs_proto::World;
@@ -405,6 +405,122 @@ async fn what_is_forgotten_is_not_told_and_what_is_kept_is() {
     {
         assert!(Instant::now() < deadline, "it is told about again");
     }
+}
+
+fn lock(kind: LockKind) -> Lock {
+    Lock {
+        owner: 1,
+        pid: 1,
+        start: 0,
+        end: u64::MAX,
+        kind,
+        flock: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_freed_lock_and_a_wanted_turn_are_told_to_whom_it_concerns() {
+    let cluster = Cluster::start(0).await;
+    let (ann, _own) = cluster.mount().await;
+    let (bob, mut watch) = cluster.mount().await;
+    let f = make_file(&ann, ROOT, b"f").await.inode;
+    let (a, b) = (ann.inodes(), bob.inodes());
+    let taken = a.lock(f, &lock(LockKind::Exclusive), false).await.unwrap();
+    assert_eq!(taken, LockAnswer::Free);
+    let waiting = b.lock(f, &lock(LockKind::Shared), true).await.unwrap();
+    assert!(matches!(waiting, LockAnswer::Conflict(_)), "{waiting:?}");
+    a.lock(f, &lock(LockKind::Unlock), false).await.unwrap();
+    let changes = next_changes(&mut watch).await;
+    watch.ack(&changes);
+    assert_eq!(changes.list, [Change::LockFreed { inode: f }]);
+    assert_eq!(
+        b.lock(f, &lock(LockKind::Shared), true).await.unwrap(),
+        LockAnswer::Free
+    );
+    // An append turn.
+    assert!(b.append_turn(f).await.unwrap().yours);
+    let wants = tokio::spawn({
+        let a = a.clone();
+        async move { a.append_turn(f).await }
+    });
+    let changes = next_changes(&mut watch).await;
+    watch.ack(&changes);
+    assert_eq!(changes.list, [Change::Recall { inode: f }]);
+    b.append_done(f).await.unwrap();
+    assert!(wants.await.unwrap().unwrap().yours);
+}
+
+fn is_held(change: &Change, of: InodeId) -> bool {
+    matches!(change, Change::Unlinked { inode, held: Some(m) } if *inode == of && m.nlink == 0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_file_is_held_for_the_mounts_that_may_know_it_until_they_release_it() {
+    let cluster = Cluster::start(0).await;
+    let (ann, _own) = cluster.mount().await;
+    let (bob, mut watch) = cluster.mount().await;
+    let a = ann.inodes();
+    let f = make_file(&ann, ROOT, b"f").await.inode;
+    bob.inodes().lookup(ROOT, b"f").await.unwrap();
+    let changes = told(&mut watch, a.unlink(ROOT, b"f", true)).await;
+    assert!(changes.iter().any(|c| is_held(c, f)), "{changes:?}");
+    bob.inodes().release(&[f]).await.unwrap();
+    assert_eq!(a.stat(f).await.unwrap().nlink, 0, "the asker keeps it");
+    a.release(&[f]).await.unwrap();
+    assert_eq!(a.stat(f).await.unwrap_err().code, Code::NotFound);
+    // So soon after its start the master does not know who has what open, and asks everyone.
+    let g = make_file(&ann, ROOT, b"g").await.inode;
+    let changes = told(&mut watch, a.unlink(ROOT, b"g", false)).await;
+    assert!(changes.iter().any(|c| is_held(c, g)), "{changes:?}");
+    bob.inodes().release(&[g]).await.unwrap();
+    assert_eq!(a.stat(g).await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mount_whose_stream_was_away_is_told_what_it_holds() {
+    let cluster = Cluster::start(0).await;
+    let proxy = Proxy::start("127.0.0.1:0", &cluster.addr).await.unwrap();
+    let (ann, _own) = cluster.mount().await;
+    let (bob, mut watch) = cluster.mount_by(proxy.addr()).await;
+    let f = make_file(&ann, ROOT, b"f").await.inode;
+    bob.inodes().lookup(ROOT, b"f").await.unwrap();
+    proxy.set_both(Fault::Reset);
+    assert_eq!(next(&mut watch).await, Event::Lost);
+    ann.inodes().unlink(ROOT, b"f", false).await.unwrap();
+    proxy.set_both(Fault::None);
+    assert_eq!(next(&mut watch).await, Event::Back { same_session: true });
+    let changes = next_changes(&mut watch).await;
+    assert!(changes.list.iter().any(|c| is_held(c, f)), "{changes:?}");
+    watch.ack(&changes);
+    bob.inodes().release(&[f]).await.unwrap();
+    assert_eq!(ann.inodes().stat(f).await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_of_a_mount_that_is_gone_are_free_long_before_its_lease() {
+    let cluster = Cluster::start(0).await;
+    let (ann, mut own) = cluster.mount().await;
+    let (bob, watch) = cluster.mount().await;
+    let f = make_file(&ann, ROOT, b"f").await.inode;
+    bob.inodes()
+        .lock(f, &lock(LockKind::Exclusive), false)
+        .await
+        .unwrap();
+    let waiting = ann.inodes().lock(f, &lock(LockKind::Shared), true).await.unwrap();
+    assert!(matches!(waiting, LockAnswer::Conflict(_)), "{waiting:?}");
+    let then = Instant::now();
+    drop((bob, watch));
+    let changes = next_changes(&mut own).await;
+    assert_eq!(changes.list, [Change::LockFreed { inode: f }]);
+    // The lease of the test profile is 3 s, from the last call on.
+    assert!(then.elapsed() < GRACE * 4, "{:?}", then.elapsed());
+    assert_eq!(
+        ann.inodes()
+            .lock(f, &lock(LockKind::Shared), false)
+            .await
+            .unwrap(),
+        LockAnswer::Free
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

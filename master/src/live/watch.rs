@@ -234,8 +234,13 @@ impl Watch {
 
     /// Tells one session something, if it has a stream.
     pub fn tell(&self, client: ClientId, event: Event) {
+        self.tell_all(client, vec![event]);
+    }
+
+    /// As [`Watch::tell`], all in one message.
+    pub fn tell_all(&self, client: ClientId, events: Vec<Event>) {
         if self.is_used() {
-            self.lock().send(client, vec![event]);
+            self.lock().send(client, events);
         }
     }
 
@@ -425,8 +430,11 @@ impl Tables {
     fn publish(&mut self, by: Option<ClientId>, effects: Vec<Effect>) -> Vec<Awaited> {
         let mut events: BTreeMap<ClientId, Vec<Event>> = BTreeMap::new();
         for effect in effects {
-            let others = self.registry.sessions(effect.of()).filter(|c| Some(*c) != by);
-            for client in others {
+            let mut others: BTreeSet<ClientId> = self.registry.sessions(effect.of()).collect();
+            if let Effect::Unlinked(_, holders) = &effect {
+                others.extend(holders);
+            }
+            for client in others.into_iter().filter(|c| Some(*c) != by) {
                 events.entry(client).or_default().push(event(&effect));
             }
             if let Effect::Gone(inode) = effect {
@@ -458,7 +466,7 @@ fn event(effect: &Effect) -> Event {
             now: *now,
         },
         Effect::Changed(attributes) => Event::Changed(attributes.clone()),
-        Effect::Unlinked(attributes) => Event::Unlinked {
+        Effect::Unlinked(attributes, _) => Event::Unlinked {
             inode: InodeId(attributes.inode),
             held: Some(attributes.clone()),
         },

@@ -6,6 +6,7 @@
 
 use super::{Door, Served, convert, stopped};
 use crate::live::watch::{Event, Message};
+use crate::state;
 use dfs_proto::{ClientId, Code, Error, InodeId, pb};
 use dfs_stdx::clock::Instant;
 use futures::{Stream, StreamExt as _};
@@ -23,6 +24,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const MISSED_MAX: u32 = 3;
 /// Inodes in one message of a mount.
 const INODES_MAX: usize = 4_096;
+/// Events in one message of what a mount may not have heard.
+const REMINDED_MAX: usize = 1_024;
 
 /// The service.
 #[derive(Debug)]
@@ -41,10 +44,7 @@ impl pb::watch_server::Watch for Service {
         let Some((number, messages)) = door.desk.live.watch.attach(client) else {
             return Err(convert::invalid("only a mount's session is told of changes").into());
         };
-        let recalled = door.desk.live.lock().turns.recalled_from(client);
-        for inode in recalled {
-            door.desk.live.watch.tell(client, Event::Recall(inode));
-        }
+        remind(&door, client).await?;
         let every = door.desk.timings.heartbeat_every;
         let welcome = message(pb::to_mount::Body::Welcome(pb::Welcome {
             alive_every_ms: milliseconds(every),
@@ -67,6 +67,30 @@ async fn hello(up: &mut Streaming<pb::FromMount>) -> Result<ClientId, Status> {
         }) => Ok(ClientId(hello.client)),
         Some(_) | None => Err(convert::invalid("a change stream begins with Hello").into()),
     }
+}
+
+/// What the session may not have heard while it had no stream: turns that are wanted back, and removed files it holds.
+async fn remind(door: &Door, client: ClientId) -> Result<(), Error> {
+    let live = &door.desk.live;
+    let recalled = live.lock().turns.recalled_from(client);
+    let recalled = recalled.into_iter().map(Event::Recall);
+    let held = door
+        .desk
+        .read(move |read| {
+            let held = state::held(read, client).into_iter();
+            let held = held.filter_map(|inode| state::get_attributes(read, inode).ok());
+            held.collect::<Vec<_>>()
+        })
+        .await?;
+    let held = held.into_iter().map(|attributes| Event::Unlinked {
+        inode: InodeId(attributes.inode),
+        held: Some(attributes),
+    });
+    let all: Vec<Event> = recalled.chain(held).collect();
+    for some in all.chunks(REMINDED_MAX) {
+        live.watch.tell_all(client, some.to_vec());
+    }
+    Ok(())
 }
 
 /// Messages as they come, and a sign of life when none did; ends when it is cut, or the master stops.

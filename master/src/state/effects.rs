@@ -1,7 +1,7 @@
 //! What a command did to names and inodes, read off its writes: so it is right for every command there is and will be.
 
-use dfs_proto::InodeId;
 use dfs_proto::limits::Parameters;
+use dfs_proto::{ClientId, InodeId};
 
 use super::tables;
 use crate::command::{Attributes, Kind};
@@ -22,8 +22,8 @@ pub enum Effect {
     },
     /// Attributes, extended attributes or bytes of an inode are others. The attributes now.
     Changed(Attributes),
-    /// Its last name is gone, but it is held. The attributes now.
-    Unlinked(Attributes),
+    /// Its last name is gone, but sessions hold it: they must hear of it, whatever they were told before.
+    Unlinked(Attributes, Vec<ClientId>),
     /// It is gone.
     Gone(InodeId),
 }
@@ -34,7 +34,7 @@ impl Effect {
     pub fn of(&self) -> InodeId {
         match self {
             Effect::Name { parent, .. } => *parent,
-            Effect::Changed(a) | Effect::Unlinked(a) => InodeId(a.inode),
+            Effect::Changed(a) | Effect::Unlinked(a, _) => InodeId(a.inode),
             Effect::Gone(inode) => *inode,
         }
     }
@@ -48,7 +48,21 @@ pub fn effects(before: &dyn Read, writes: &Batch) -> Vec<Effect> {
     let inodes = writes
         .iter()
         .filter_map(|(key, value)| inode((before, &parameters), key, value));
-    names.chain(inodes).collect()
+    let mut effects: Vec<Effect> = names.chain(inodes).collect();
+    for effect in &mut effects {
+        if let Effect::Unlinked(now, holders) = effect {
+            *holders = new_holders(writes, InodeId(now.inode));
+        }
+    }
+    effects
+}
+
+fn new_holders(writes: &Batch, inode: InodeId) -> Vec<ClientId> {
+    let prefix = keys::under(keys::HOLDER, inode.0);
+    let added = writes
+        .iter()
+        .filter(|(key, value)| key.starts_with(&prefix) && value.is_some());
+    added.map(|(key, _)| ClientId(keys::last_number(key))).collect()
 }
 
 fn name(key: &[u8], value: Option<&[u8]>) -> Option<Effect> {
@@ -82,7 +96,7 @@ fn inode((before, parameters): (&dyn Read, &Parameters), key: &[u8], value: Opti
     if then == now {
         None
     } else if was_linked && now.nlink == 0 {
-        Some(Effect::Unlinked(now))
+        Some(Effect::Unlinked(now, Vec::new()))
     } else {
         Some(Effect::Changed(now))
     }
