@@ -215,6 +215,26 @@ async fn a_removed_file_stays_until_every_mount_that_may_have_it_open_let_go() {
 }
 
 #[tokio::test]
+async fn a_mount_that_comes_back_is_told_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = start(folder.path()).await;
+    let (mut ann, mut bob) = (
+        Mount::new(master.addr(), 1).await,
+        Mount::new(master.addr(), 2).await,
+    );
+    let file = ann.makes("f").await;
+    assert!(bob.is_there(file).await);
+    ann.unlinks("f", false).await;
+    let removed =
+        |e: &event::Body| matches!(e, event::Body::Unlinked(u) if u.inode == file && u.held.is_some());
+    bob.hears(removed).await;
+    let mut bob = Mount::new(master.addr(), 2).await;
+    bob.hears(removed).await;
+    bob.releases(file).await;
+    assert!(!bob.is_there(file).await);
+}
+
+#[tokio::test]
 async fn a_removed_file_goes_with_the_session_that_kept_it() {
     let folder = tempfile::tempdir().unwrap();
     let master = start(folder.path()).await;

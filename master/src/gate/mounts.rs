@@ -13,14 +13,26 @@ use std::time::Duration;
 /// A question for the turn waits so long for it, undivided: then the asker says again that it is there.
 const TURN_AWAITED: Duration = Duration::from_secs(1);
 
+/// The sessions that keep an inode, should it lose its last name.
+struct Keepers {
+    all: BTreeSet<ClientId>,
+    mark: Mark,
+}
+
+/// What the command is told of them.
+fn told(keepers: Option<&Keepers>) -> (Vec<u64>, Option<u64>) {
+    let all = keepers.map_or_else(Vec::new, |k| k.all.iter().map(|c| c.0).collect());
+    (all, Some(keepers.map_or(0, |k| k.mark.inode().0)))
+}
+
 impl Gate {
-    /// Who keeps the inode behind a name, should it lose its last one, and which inode that is; `None`: there is none.
+    /// Who keeps the inode behind a name; `None`: there is none that can be kept.
     async fn keepers(
         &self,
         client: ClientId,
         (parent, name): (u64, &[u8]),
         keep: bool,
-    ) -> Result<Option<(Vec<u64>, Mark)>> {
+    ) -> Result<Option<Keepers>> {
         let name = name.to_vec();
         let dying = self
             .desk
@@ -35,7 +47,7 @@ impl Gate {
         if keep {
             all.insert(client);
         }
-        Ok(Some((all.into_iter().map(|c| c.0).collect(), mark)))
+        Ok(Some(Keepers { all, mark }))
     }
 
     pub(super) async fn unlink(
@@ -46,10 +58,9 @@ impl Gate {
         keep: bool,
     ) -> Result<Answer> {
         let place = (unlink.parent, unlink.name.as_slice());
-        let (holders, mark) = self.keepers(ClientId(id.client), place, keep).await?.unzip();
-        unlink.holders = holders.unwrap_or_default();
-        unlink.dying = Some(mark.as_ref().map_or(0, |m| m.inode().0));
-        self.change_marked(id, caller, unlink, mark).await
+        let keepers = self.keepers(ClientId(id.client), place, keep).await?;
+        (unlink.holders, unlink.dying) = told(keepers.as_ref());
+        self.change_kept(id, caller, unlink, keepers).await
     }
 
     pub(super) async fn rename(
@@ -63,24 +74,44 @@ impl Gate {
             return self.change(id, caller, rename.into()).await;
         }
         let place = (rename.new_parent, rename.new_name.as_slice());
-        let (holders, mark) = self.keepers(ClientId(id.client), place, keep).await?.unzip();
-        rename.holders = holders.unwrap_or_default();
-        rename.dying = Some(mark.as_ref().map_or(0, |m| m.inode().0));
-        self.change_marked(id, caller, rename, mark).await
+        let keepers = self.keepers(ClientId(id.client), place, keep).await?;
+        (rename.holders, rename.dying) = told(keepers.as_ref());
+        self.change_kept(id, caller, rename, keepers).await
     }
 
     /// A change that may take an inode's last name; when it is applied, the inode may be told about again.
-    async fn change_marked(
+    async fn change_kept(
         &self,
         id: RequestId,
         caller: Caller,
         change: impl Into<Change>,
-        mark: Option<Mark>,
+        keepers: Option<Keepers>,
     ) -> Result<Answer> {
+        let (all, mark) = keepers.map(|k| (k.all, k.mark)).unzip();
         let command = Command::from_client(self.desk.wall_ns(), id, caller, change);
         match self.desk.log_then(command, || drop(mark)).await? {
-            Reply::Done(done) => Ok(Answer::Done(done.touched)),
+            Reply::Done(done) => {
+                self.tell_keepers(ClientId(id.client), &all.unwrap_or_default(), &done.touched);
+                Ok(Answer::Done(done.touched))
+            }
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Those who keep an inode because nobody knows better have not heard that it was removed, and must, to let go.
+    fn tell_keepers(&self, asker: ClientId, all: &BTreeSet<ClientId>, touched: &[command::Attributes]) {
+        let watch = &self.desk.live.watch;
+        if watch.knows_all(self.desk.now()) {
+            return;
+        }
+        for removed in touched.iter().filter(|a| a.nlink == 0) {
+            for keeper in all.iter().filter(|k| **k != asker) {
+                let event = Event::Unlinked {
+                    inode: InodeId(removed.inode),
+                    held: Some(removed.clone()),
+                };
+                watch.tell(*keeper, event);
+            }
         }
     }
 

@@ -244,6 +244,19 @@ impl Watch {
         }
     }
 
+    /// As [`Watch::tell`], several things as one.
+    pub fn tell_all(&self, client: ClientId, events: Vec<Event>) {
+        if self.is_used() {
+            self.lock().send(client, events);
+        }
+    }
+
+    /// False: whom the master before this one told about what is not known any more, nor who must hear of a change.
+    #[must_use]
+    pub fn knows_all(&self, now: Instant) -> bool {
+        now >= self.started + self.lease
+    }
+
     /// Sessions of mounts that may have the inode open.
     #[must_use]
     pub fn holders_of(&self, inode: InodeId, now: Instant) -> BTreeSet<ClientId> {
@@ -251,8 +264,7 @@ impl Watch {
             return BTreeSet::new();
         }
         let tables = self.lock();
-        if now < self.started + self.lease {
-            // Whom the master before this one told about it is not known any more.
+        if !self.knows_all(now) {
             return tables.sessions.keys().copied().collect();
         }
         let told = tables.registry.sessions(inode);
