@@ -182,7 +182,7 @@ impl Mounted {
         }
     }
 
-    /// Asks the mount for its root, as any program would.
+    /// Asks the mount something, as any program would.
     async fn answers(&self) -> Result<(), Error> {
         let looked = look(&self.pool, &self.mountpoint).await;
         match looked {
@@ -239,11 +239,12 @@ fn is_dead(error: &io::Error) -> bool {
     )
 }
 
-/// `stat` of a path, unless it takes too long: then the thread is left to wait alone.
+/// `statfs` of a path, which the kernel never answers by itself, unless it takes too long: then the thread is left to
+/// wait alone.
 async fn look(pool: &Pool, path: &Path) -> Option<io::Result<()>> {
     let path = path.to_owned();
-    let stat = pool.run(move || std::fs::symlink_metadata(path).map(drop));
-    tokio::time::timeout(LOOK_DEADLINE, stat).await.ok()
+    let asked = pool.run(move || Ok(rustix::fs::statfs(path).map(drop)?));
+    tokio::time::timeout(LOOK_DEADLINE, asked).await.ok()
 }
 
 /// Larger reads for sequential readers: 128 KiB is the default, and root may change it.

@@ -100,7 +100,7 @@ impl Mount {
             let now = self.seen();
             if now.is_some() && now != before {
                 let (pool, path) = (Pool::threads("dfs-look", 1), self.mountpoint.clone());
-                if pool.run(move || std::fs::symlink_metadata(path)).await.is_ok() {
+                if pool.run(move || rustix::fs::statfs(path)).await.is_ok() {
                     return;
                 }
             }
