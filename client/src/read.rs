@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use dfs_proto::capability::Member;
 use dfs_proto::checksum::verify_pieces;
 use dfs_proto::limits::PACKET_BYTES_MAX;
-use dfs_proto::{Code, Error, Result};
+use dfs_proto::{Code, Error, Result, Version};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -369,7 +369,7 @@ impl Race<'_> {
             (member.node, reader.ask(extent, member, want, deadline).await)
         };
         let Some(first) = self.left.pop_front() else {
-            return Err(self.all_failed());
+            return self.all_failed();
         };
         running.push(start(first));
         let mut slow = vec![extent.capability.members[first].node];
@@ -389,14 +389,14 @@ impl Race<'_> {
                         slow.retain(|n| *n != node);
                         self.failed(node, error);
                         if self.failures.last().is_some_and(|e| e.code == Code::Stale) {
-                            return Err(self.all_failed());
+                            return self.all_failed();
                         }
                         match self.left.pop_front() {
                             Some(next) => {
                                 slow.push(extent.capability.members[next].node);
                                 running.push(start(next));
                             }
-                            None if running.is_empty() => return Err(self.all_failed()),
+                            None if running.is_empty() => return self.all_failed(),
                             None => {}
                         }
                     }
@@ -414,8 +414,11 @@ impl Race<'_> {
 
     fn failed(&mut self, node: dfs_proto::NodeId, error: Error) {
         let core = &self.reader.core;
-        core.experience().bad(node, core.clock.now());
-        self.reader.meter.failover();
+        // A chunk that was just made has no replicas yet, or this member has lost its own: it is as quick as any other.
+        if error.code != Code::NotFound {
+            core.experience().bad(node, core.clock.now());
+            self.reader.meter.failover();
+        }
         tracing::debug!(%node, %error, chunk = %self.extent.capability.chunk, "a replica failed a read");
         if error.code == Code::NotYet {
             // The head knows what is committed.
@@ -425,10 +428,17 @@ impl Race<'_> {
     }
 
     /// What is wrong, for a person: chunk, version, who was asked, what is awaited.
-    fn all_failed(self) -> Error {
+    ///
+    /// Nothing is wrong if the chunk was made for a writer who has not written yet: then no member has a replica. What
+    /// was acknowledged all of them would have.
+    fn all_failed(self) -> Result<Bytes> {
         let capability = &self.extent.capability;
         let codes: Vec<Code> = self.failures.iter().map(|e| e.code).collect();
         let all = |code| !codes.is_empty() && codes.iter().all(|c| *c == code);
+        let new = capability.version == Version(1) && capability.length == 0;
+        if new && all(Code::NotFound) && codes.len() == capability.members.len() {
+            return Ok(Bytes::new());
+        }
         let code = if codes.contains(&Code::Stale) {
             Code::Stale
         } else if all(Code::Corrupt) {
@@ -447,7 +457,7 @@ impl Race<'_> {
             tried.join("; "),
             capability.members.len(),
         );
-        Error::new(code, message).on_chunk(chunk, version)
+        Err(Error::new(code, message).on_chunk(chunk, version))
     }
 }
 

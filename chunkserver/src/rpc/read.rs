@@ -108,7 +108,7 @@ fn serving(ground: &Ground, capability: &Capability) -> Result<Arc<Replica>> {
     let replica = ground
         .store
         .get(chunk)
-        .ok_or_else(|| refuse(Code::NotYet, "no replica here"))?;
+        .ok_or_else(|| refuse(Code::NotFound, "no replica here"))?;
     let state = replica.state();
     let active = ground.fence.active(chunk);
     if active > version {
