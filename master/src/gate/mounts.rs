@@ -87,31 +87,11 @@ impl Gate {
         change: impl Into<Change>,
         keepers: Option<Keepers>,
     ) -> Result<Answer> {
-        let (all, mark) = keepers.map(|k| (k.all, k.mark)).unzip();
+        let mark = keepers.map(|k| k.mark);
         let command = Command::from_client(self.desk.wall_ns(), id, caller, change);
         match self.desk.log_then(command, || drop(mark)).await? {
-            Reply::Done(done) => {
-                self.tell_keepers(ClientId(id.client), &all.unwrap_or_default(), &done.touched);
-                Ok(Answer::Done(done.touched))
-            }
+            Reply::Done(done) => Ok(Answer::Done(done.touched)),
             other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Those who keep an inode because nobody knows better have not heard that it was removed, and must, to let go.
-    fn tell_keepers(&self, asker: ClientId, all: &BTreeSet<ClientId>, touched: &[command::Attributes]) {
-        let watch = &self.desk.live.watch;
-        if watch.knows_all(self.desk.now()) {
-            return;
-        }
-        for removed in touched.iter().filter(|a| a.nlink == 0) {
-            for keeper in all.iter().filter(|k| **k != asker) {
-                let event = Event::Unlinked {
-                    inode: InodeId(removed.inode),
-                    held: Some(removed.clone()),
-                };
-                watch.tell(*keeper, event);
-            }
         }
     }
 

@@ -244,19 +244,6 @@ impl Watch {
         }
     }
 
-    /// As [`Watch::tell`], several things as one.
-    pub fn tell_all(&self, client: ClientId, events: Vec<Event>) {
-        if self.is_used() {
-            self.lock().send(client, events);
-        }
-    }
-
-    /// False: whom the master before this one told about what is not known any more, nor who must hear of a change.
-    #[must_use]
-    pub fn knows_all(&self, now: Instant) -> bool {
-        now >= self.started + self.lease
-    }
-
     /// Sessions of mounts that may have the inode open.
     #[must_use]
     pub fn holders_of(&self, inode: InodeId, now: Instant) -> BTreeSet<ClientId> {
@@ -264,7 +251,7 @@ impl Watch {
             return BTreeSet::new();
         }
         let tables = self.lock();
-        if !self.knows_all(now) {
+        if now < self.started + self.lease {
             return tables.sessions.keys().copied().collect();
         }
         let told = tables.registry.sessions(inode);

@@ -22,8 +22,6 @@ use tonic::{Request, Response, Status, Streaming};
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// Signs of life a side may miss before it counts as gone.
 const MISSED_MAX: u32 = 3;
-/// Removed files in one message to a mount.
-const REMINDED_AT_ONCE: usize = 1_024;
 /// Inodes in one message of a mount.
 const INODES_MAX: usize = 4_096;
 /// Events in one message of what a mount may not have heard.
@@ -59,26 +57,6 @@ impl pb::watch_server::Watch for Service {
             futures::stream::iter([Ok(welcome)]).chain(down),
         )))
     }
-}
-
-/// What the session holds may have been removed while it had no stream: it is told of all of it.
-async fn remind(door: &Door, client: ClientId) -> Result<(), Error> {
-    let held = door
-        .desk
-        .read(move |read| {
-            let all = state::held(read, client).into_iter();
-            all.filter_map(|inode| state::get_attributes(read, inode).ok())
-                .collect::<Vec<_>>()
-        })
-        .await?;
-    for some in held.chunks(REMINDED_AT_ONCE) {
-        let events = some.iter().map(|a| Event::Unlinked {
-            inode: InodeId(a.inode),
-            held: Some(a.clone()),
-        });
-        door.desk.live.watch.tell_all(client, events.collect());
-    }
-    Ok(())
 }
 
 async fn hello(up: &mut Streaming<pb::FromMount>) -> Result<ClientId, Status> {
