@@ -352,6 +352,30 @@ async fn a_change_is_answered_when_the_watcher_has_acknowledged_or_after_a_bound
     assert!(!changing.is_finished() || then.elapsed() >= ACK_WITHIN);
     watch.ack(&changes);
     timeout(BOUND, changing).await.unwrap().unwrap().unwrap();
+    // To hear of a change and to answer takes no time that anyone would notice.
+    let then = Instant::now();
+    for m in 0..50 {
+        assert_eq!(
+            told(&mut watch, ann.inodes().set_attributes(f, mode(m)))
+                .await
+                .len(),
+            1
+        );
+    }
+    let watched = then.elapsed() / 50;
+    watch.control().forget([f]);
+    let changes = next_changes(&mut watch).await;
+    watch.ack(&changes);
+    let then = Instant::now();
+    for m in 0..50 {
+        ann.inodes().set_attributes(f, mode(m)).await.unwrap();
+    }
+    eprintln!(
+        "a change: {:?}, with someone watching {watched:?}",
+        then.elapsed() / 50
+    );
+    assert!(watched < ACK_WITHIN / 4, "{watched:?}");
+    bob.inodes().lookup(ROOT, b"f").await.unwrap();
     // Without a word it takes as long as it may.
     let then = Instant::now();
     change(0o601).await.unwrap().unwrap();
