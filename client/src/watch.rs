@@ -377,3 +377,59 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inodes(range: std::ops::Range<u64>) -> BTreeSet<InodeId> {
+        range.map(InodeId).collect()
+    }
+
+    #[test]
+    fn acknowledgements_of_an_older_stream_are_not_said() {
+        let sequence = |stream, number| Some(Sequence { stream, number });
+        let mut asked = Asked::default();
+        asked.acked = sequence(1, 9);
+        assert_eq!(asked.next(2, false), None);
+        asked.acked = sequence(2, 3);
+        assert_eq!(asked.next(2, false), Some(Said::Ack(3)));
+        assert_eq!(asked.next(2, true), None, "it is said once");
+    }
+
+    #[test]
+    fn what_is_forgotten_waits_for_company_or_its_time() {
+        let mut asked = Asked {
+            forget: inodes(0..3),
+            ..Asked::default()
+        };
+        assert_eq!(asked.next(1, false), None);
+        let Some(Said::Forget(few)) = asked.next(1, true) else {
+            panic!("it is time")
+        };
+        assert_eq!(few.len(), 3);
+        asked.forget = inodes(0..10_000);
+        let mut said = BTreeSet::new();
+        while let Some(Said::Forget(some)) = asked.next(1, true) {
+            assert!(some.len() <= INODES_MAX);
+            said.extend(some);
+        }
+        assert_eq!(said, inodes(0..10_000));
+    }
+
+    #[test]
+    fn the_last_wish_for_an_inode_counts() {
+        let control = WatchControl {
+            wishes: Arc::default(),
+        };
+        control.forget([InodeId(1), InodeId(2)]);
+        control.keep([InodeId(1)]);
+        control.forget([InodeId(3)]);
+        let mut asked = control.wishes.lock();
+        assert_eq!(asked.next(1, true), Some(Said::Keep(vec![InodeId(1)])));
+        assert_eq!(
+            asked.next(1, true),
+            Some(Said::Forget(vec![InodeId(2), InodeId(3)]))
+        );
+    }
+}
