@@ -175,6 +175,7 @@ fn metadata(attributes: Option<pb::Attributes>) -> Result<Metadata> {
         chunk_bytes: a.chunk_bytes,
         change: a.change,
         chunks: a.chunks,
+        xattr_bytes: a.xattr_bytes,
     })
 }
 

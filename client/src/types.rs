@@ -62,6 +62,8 @@ pub struct Metadata {
     pub change: u64,
     /// Extents that have a chunk.
     pub chunks: u64,
+    /// Names and values of extended attributes, bytes; 0: there are none.
+    pub xattr_bytes: u64,
 }
 
 impl Metadata {

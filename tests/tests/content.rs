@@ -326,6 +326,7 @@ impl Open {
             chunk_bytes: CHUNK_BYTES,
             change: 0,
             chunks: 0,
+            xattr_bytes: 0,
         }
     }
 }

@@ -339,6 +339,7 @@ pub(crate) mod tests {
             chunk_bytes: 64 << 20,
             change: 1,
             chunks: 1,
+            xattr_bytes: 0,
         }
     }
 

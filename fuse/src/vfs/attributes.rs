@@ -117,15 +117,14 @@ impl Vfs {
 
     /// True unless it is known that there is nothing to kill.
     pub(super) fn may_have_privileges(&self, inode: u64) -> bool {
-        let plain = self
-            .cache
-            .attributes(inode)
-            .is_some_and(|metadata| metadata.mode & PRIVILEGES == 0);
-        !plain
-            || self
-                .cache
-                .xattrs(inode)
-                .is_none_or(|xattrs| xattrs.has_capabilities())
+        let Some(metadata) = self.cache.attributes(inode) else {
+            return true;
+        };
+        let may_be_capable = || {
+            let known = self.cache.xattrs(inode);
+            metadata.xattr_bytes > 0 && known.is_none_or(|xattrs| xattrs.has_capabilities())
+        };
+        metadata.mode & PRIVILEGES != 0 || may_be_capable()
     }
 
     /// Whether the caller may read (4), write (2), execute (1).

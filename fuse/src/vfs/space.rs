@@ -1,6 +1,7 @@
 //! Room, from memory: it is asked for in the background, and `df` never hangs.
 
 use super::{Room, Vfs, lock};
+use dfs_client::InodeId;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -30,9 +31,14 @@ impl Vfs {
         let Ok(Ok(space)) = timeout(WAIT_MAX, self.client.statfs()).await else {
             return;
         };
+        // A byte takes room once for each replica.
+        let goal = self
+            .cache
+            .remembered(InodeId::ROOT.0)
+            .map_or(1, |root| root.goal.max(1));
         lock(&self.room.0).1 = Room {
-            capacity_bytes: space.capacity_bytes,
-            free_bytes: space.free_bytes,
+            capacity_bytes: space.capacity_bytes / u64::from(goal),
+            free_bytes: space.free_bytes / u64::from(goal),
             inodes: space.files + space.directories,
         };
     }

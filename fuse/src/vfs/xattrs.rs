@@ -87,6 +87,14 @@ impl Vfs {
         if let Some(Xattrs { values, .. }) = self.cache.xattrs(inode) {
             return Ok(values);
         }
+        // The attributes say whether there are any.
+        if self
+            .cache
+            .attributes(inode)
+            .is_some_and(|metadata| metadata.xattr_bytes == 0)
+        {
+            return Ok(Arc::default());
+        }
         let stamp = self.cache.stamp(inode);
         // In the mount's own name, so that the list is whole.
         let calls = if self.options.ask_permission {

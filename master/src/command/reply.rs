@@ -241,6 +241,9 @@ pub struct Attributes {
     /// Extents that have a chunk.
     #[prost(uint64, tag = "16")]
     pub chunks: u64,
+    /// Names and values of its extended attributes, bytes.
+    #[prost(uint64, tag = "17")]
+    pub xattr_bytes: u64,
 }
 
 impl Attributes {
@@ -268,6 +271,7 @@ impl Attributes {
             chunk_bytes: parameters.chunk_bytes,
             change: inode.change,
             chunks: inode.chunks,
+            xattr_bytes: inode.xattr_bytes,
         }
     }
 }

@@ -295,6 +295,7 @@ pub(super) fn attributes(a: &command::Attributes) -> pb::Attributes {
         chunk_bytes: a.chunk_bytes,
         change: a.change,
         chunks: a.chunks,
+        xattr_bytes: a.xattr_bytes,
     }
 }
 

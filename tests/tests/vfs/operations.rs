@@ -338,3 +338,30 @@ async fn the_ends_of_a_file_are_found() {
     assert_eq!(seek(10, Whence::Data).await.unwrap(), None);
     assert!(mount.vfs.statfs().await.capacity_bytes > 0);
 }
+
+/// As sqlite does with its shared memory: the file has a size before it has a byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_never_written_reads_as_zeros_up_to_its_size() {
+    let cluster = Cluster::start().await;
+    let (mount, other) = (cluster.mount().await, cluster.mount().await);
+    let (metadata, opened) = mount.create(TOP, "f").await;
+    let inode = metadata.inode.0;
+    let size = Set {
+        size: Some(8_192),
+        ..Set::default()
+    };
+    mount
+        .vfs
+        .setattr(ROOT, inode, Some(opened.handle), size)
+        .await
+        .unwrap();
+    let read = mount.read(inode, opened.handle, 0, 4_096);
+    let bytes = tokio::time::timeout(Duration::from_secs(5), read).await.unwrap();
+    assert!(bytes == vec![0; 4_096]);
+    let elsewhere = other.get(other.inode(TOP, "f").await);
+    let bytes = tokio::time::timeout(Duration::from_secs(5), elsewhere)
+        .await
+        .unwrap();
+    assert!(bytes == vec![0; 8_192]);
+    mount.close(inode, opened.handle).await;
+}
