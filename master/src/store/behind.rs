@@ -9,7 +9,7 @@
 //! **warm** keeps values that were read or settled lately. Whoever commits a key takes it out, under the guard that
 //! keeps readers away.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -137,10 +137,18 @@ impl Store for Behind {
         );
         let warm = self.warm.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in &batch.0 {
-            warm.remove(key);
-            let is_below =
-                || self.settling.as_ref().is_some_and(|b| b.0.contains_key(key)) || !self.below.lacks(key);
-            if value.is_some() || is_below() {
+            let known = self.recent.0.get_mut(key);
+            let is_known = known.is_some();
+            if let (Some(known), Some(value)) = (known, value) {
+                *known = Some(value.clone());
+                continue;
+            }
+            let is_settling = self.settling.as_ref().is_some_and(|b| b.0.contains_key(key));
+            let is_below = is_settling || !self.below.lacks(key);
+            if is_below && !is_known {
+                warm.remove(key);
+            }
+            if value.is_some() || is_below {
                 self.recent.0.insert(key.clone(), value.clone());
             } else {
                 // It came and went since the last settling.
@@ -187,8 +195,8 @@ impl Store for Behind {
 /// Values by key, those that were not asked for lately forgotten first, a generation at a time.
 #[derive(Debug, Default)]
 struct Warm {
-    young: HashMap<Key, Value>,
-    old: HashMap<Key, Value>,
+    young: BTreeMap<Key, Value>,
+    old: BTreeMap<Key, Value>,
     young_bytes: usize,
 }
 
