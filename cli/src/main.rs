@@ -4,7 +4,7 @@
 mod args;
 mod commands;
 mod exit;
-mod helper;
+mod invocation;
 mod output;
 mod path;
 mod settings;
@@ -18,7 +18,7 @@ use std::cell::OnceCell;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match Args::try_parse_from(helper::arguments(std::env::args_os())) {
+    match Args::try_parse_from(invocation::arguments(std::env::args_os())) {
         Ok(args) => run(args).into(),
         Err(error) => refuse(&error).into(),
     }

@@ -3,11 +3,12 @@
 use crate::options::Options;
 use crate::vfs;
 use dfs_client::{Kind, Metadata, Time};
+use dfs_stdx::clock::{system_ns, system_time};
 use fuser::{
     Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyEntry, ReplyStatfs, ReplyXattr,
     TimeOrNow,
 };
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// What programs are told is a good size for reads and writes.
 const BLOCK_BYTES: u32 = 64 * 1024;
@@ -43,10 +44,10 @@ impl Shown {
             ino: INodeNo(of.inode.0),
             size: of.size,
             blocks: of.allocated_bytes.div_ceil(512),
-            atime: time(of.atime_ns),
-            mtime: time(of.mtime_ns),
-            ctime: time(of.ctime_ns),
-            crtime: UNIX_EPOCH,
+            atime: system_time(of.atime_ns),
+            mtime: system_time(of.mtime_ns),
+            ctime: system_time(of.ctime_ns),
+            crtime: system_time(0),
             kind: kind(of.kind),
             perm: u16::try_from(of.mode & !self.umask & 0o7777).expect("twelve bits"),
             nlink: of.nlink,
@@ -67,10 +68,10 @@ pub(crate) fn bare(inode: u64, of: Kind) -> FileAttr {
         ino: INodeNo(inode),
         size: 0,
         blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
+        atime: system_time(0),
+        mtime: system_time(0),
+        ctime: system_time(0),
+        crtime: system_time(0),
         kind: kind(of),
         perm: 0,
         nlink: 1,
@@ -167,40 +168,6 @@ pub(crate) fn directory_flags(opened: vfs::Opened) -> FopenFlags {
 pub(crate) fn set_time(time: TimeOrNow) -> Time {
     match time {
         TimeOrNow::Now => Time::Now,
-        TimeOrNow::SpecificTime(at) => Time::At(nanoseconds(at)),
-    }
-}
-
-fn time(ns: i64) -> SystemTime {
-    let distance = Duration::from_nanos(ns.unsigned_abs());
-    match ns < 0 {
-        true => UNIX_EPOCH - distance,
-        false => UNIX_EPOCH + distance,
-    }
-}
-
-fn nanoseconds(time: SystemTime) -> i64 {
-    let in_ns = |distance: Duration| i64::try_from(distance.as_nanos()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => in_ns(after),
-        Err(before) => -in_ns(before.duration()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_before_1970_survive() {
-        for ns in [0, 1, -1, 1_700_000_000_123_456_789, -5_000_000_001] {
-            assert_eq!(nanoseconds(time(ns)), ns);
-        }
-    }
-
-    #[test]
-    fn a_time_beyond_what_is_kept_is_the_last_one() {
-        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
-        assert_eq!(nanoseconds(far), i64::MAX);
+        TimeOrNow::SpecificTime(at) => Time::At(system_ns(at)),
     }
 }

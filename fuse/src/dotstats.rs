@@ -1,11 +1,11 @@
 //! The file `.stats` at the mount's root: in no listing, the same for everybody, made anew whenever it is opened.
 
 use crate::stats::Stats;
+use dfs_stdx::clock::system_time;
 use fuser::{FileAttr, FileHandle, FileType, FopenFlags, INodeNo};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
 
 /// No inode of the cluster: those are counted up from 1.
 pub(crate) const INODE: INodeNo = INodeNo(u64::MAX);
@@ -35,10 +35,10 @@ pub(crate) fn attr() -> FileAttr {
         ino: INODE,
         size: 0,
         blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
+        atime: system_time(0),
+        mtime: system_time(0),
+        ctime: system_time(0),
+        crtime: system_time(0),
         kind: FileType::RegularFile,
         perm: 0o444,
         nlink: 1,

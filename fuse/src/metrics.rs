@@ -77,68 +77,26 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let stats = &self.stats;
-        let plain = [
-            (
-                "read_bytes_total",
-                "counter",
-                "Bytes answered to reads.",
-                &stats.read_bytes,
-            ),
-            (
-                "written_bytes_total",
-                "counter",
-                "Bytes taken from writes.",
-                &stats.written_bytes,
-            ),
-            (
-                "interrupted_requests_total",
-                "counter",
-                "Requests whose program stopped waiting.",
-                &stats.interrupted,
-            ),
-            (
-                "timed_out_requests_total",
-                "counter",
-                "Requests given up at their deadline.",
-                &stats.timed_out,
-            ),
-            (
-                "invalidations_total",
-                "counter",
-                "What the kernel was told to forget.",
-                &stats.invalidations,
-            ),
-            (
-                "waiting_requests",
-                "gauge",
-                "Requests that could not be answered at once.",
-                &stats.waiting,
-            ),
-        ];
-        for (name, kind, help, value) in plain {
+        for (name, kind, help, value) in self.plain() {
             head(&mut text, name, kind, help);
             line(
                 &mut text,
                 format_args!("dfs_mount_{name} {}", value.load(Ordering::Relaxed)),
             );
         }
-        head(
-            &mut text,
-            "request_errors_total",
-            "counter",
-            "Requests answered with an error.",
-        );
+        let name = "request_errors_total";
+        head(&mut text, name, "counter", "Requests answered with an error.");
         for (operation, counter) in self.asked() {
             let errors = counter.errors.load(Ordering::Relaxed);
             line(
                 &mut text,
-                format_args!("dfs_mount_request_errors_total{{operation=\"{operation}\"}} {errors}"),
+                format_args!("dfs_mount_{name}{{operation=\"{operation}\"}} {errors}"),
             );
         }
+        let name = "request_duration_seconds";
         head(
             &mut text,
-            "request_duration_seconds",
+            name,
             "histogram",
             "From the kernel's request to the answer.",
         );
@@ -151,6 +109,49 @@ impl Metrics {
             );
         }
         text
+    }
+
+    /// What is one number each: name, kind, what it is, where it is counted.
+    fn plain(&self) -> [(&'static str, &'static str, &'static str, &AtomicU64); 6] {
+        let s = &self.stats;
+        [
+            (
+                "read_bytes_total",
+                "counter",
+                "Bytes answered to reads.",
+                &s.read_bytes,
+            ),
+            (
+                "written_bytes_total",
+                "counter",
+                "Bytes taken from writes.",
+                &s.written_bytes,
+            ),
+            (
+                "interrupted_requests_total",
+                "counter",
+                "Requests whose program stopped waiting.",
+                &s.interrupted,
+            ),
+            (
+                "timed_out_requests_total",
+                "counter",
+                "Requests given up at their deadline.",
+                &s.timed_out,
+            ),
+            (
+                "invalidations_total",
+                "counter",
+                "What the kernel was told to forget.",
+                &s.invalidations,
+            ),
+            (
+                "waiting_requests",
+                "gauge",
+                "Requests that could not be answered at once.",
+                &s.waiting,
+            ),
+        ]
     }
 
     fn asked(&self) -> impl Iterator<Item = (&'static str, &crate::stats::Counter)> {

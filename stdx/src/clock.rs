@@ -51,6 +51,26 @@ impl Clock {
     }
 }
 
+/// The system's form of nanoseconds since 1970-01-01 UTC, which may be negative.
+#[must_use]
+pub fn system_time(ns: i64) -> SystemTime {
+    let distance = Duration::from_nanos(ns.unsigned_abs());
+    match ns < 0 {
+        true => UNIX_EPOCH - distance,
+        false => UNIX_EPOCH + distance,
+    }
+}
+
+/// Nanoseconds since 1970-01-01 UTC; what does not fit is the first or the last time that does.
+#[must_use]
+pub fn system_ns(time: SystemTime) -> i64 {
+    let in_ns = |distance: Duration| i64::try_from(distance.as_nanos()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => in_ns(after),
+        Err(before) => -in_ns(before.duration()),
+    }
+}
+
 fn nanoseconds(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -69,5 +89,18 @@ mod tests {
     #[test]
     fn the_system_clock_is_past_2020() {
         assert!(Clock::system().wall_ns() > 1_577_836_800_000_000_000);
+    }
+
+    #[test]
+    fn times_before_1970_survive() {
+        for ns in [0, 1, -1, 1_700_000_000_123_456_789, -5_000_000_001] {
+            assert_eq!(system_ns(system_time(ns)), ns);
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_what_is_kept_is_the_last_one() {
+        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(system_ns(far), i64::MAX);
     }
 }
