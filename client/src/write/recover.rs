@@ -97,9 +97,13 @@ impl Lane {
                 Err(refusal) if refusal.retry() == Retry::Never => return Err(refusal),
                 Err(other) => {
                     backoff.wait().await.map_err(|_| self.gave_up(&other))?;
-                    error = Error {
-                        node: other.node.or(error.node),
-                        ..error
+                    error = match other.code {
+                        // The chunk has gone from the file: its slot has another one, or gets one.
+                        Code::Stale => other,
+                        _ => Error {
+                            node: other.node.or(error.node),
+                            ..error
+                        },
                     };
                 }
             }
