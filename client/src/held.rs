@@ -44,7 +44,12 @@ impl Inodes {
 impl Handle {
     /// As [`Handle::queue_at`], and tells how to wait until every member has the bytes.
     pub async fn send_at(&self, offset: u64, data: Bytes) -> Result<Delivery> {
-        self.writer()?.send(offset, data).await
+        self.writer()?.send(offset, data, false).await
+    }
+
+    /// As [`Handle::send_at`], and the chunk becomes durable with it: `sync_all` comes next, and finds that done.
+    pub async fn send_last_at(&self, offset: u64, data: Bytes) -> Result<Delivery> {
+        self.writer()?.send(offset, data, true).await
     }
 
     /// The bytes of a range that lies within the file, which the caller knows. What this handle has written is seen

@@ -113,6 +113,27 @@ impl Delivery {
     }
 }
 
+/// Bytes to be written.
+#[derive(Debug)]
+struct Given {
+    offset: u64,
+    data: Bytes,
+    /// If they were made as the bytes came.
+    checksums: Option<Vec<u32>>,
+    sync: bool,
+}
+
+impl Given {
+    fn at(offset: u64, data: Bytes) -> Given {
+        Given {
+            offset,
+            data,
+            checksums: None,
+            sync: false,
+        }
+    }
+}
+
 impl Shared {
     /// What the master is told of the time of the last write.
     fn mtime_ns(&self) -> i64 {
@@ -182,13 +203,19 @@ impl Writer {
     /// Gives the bytes to their lanes; returns when they have room.
     pub(crate) async fn queue(&self, offset: u64, data: Bytes) -> Result<()> {
         let mut state = self.state.lock().await;
-        self.queue_locked(&mut state, offset, data, None).await.map(drop)
+        self.queue_locked(&mut state, Given::at(offset, data))
+            .await
+            .map(drop)
     }
 
-    /// As [`Writer::queue`], and tells how to wait for it.
-    pub(crate) async fn send(&self, offset: u64, data: Bytes) -> Result<Delivery> {
+    /// As [`Writer::queue`], and tells how to wait for it. With `sync` the last packet makes its chunk durable.
+    pub(crate) async fn send(&self, offset: u64, data: Bytes, sync: bool) -> Result<Delivery> {
         let mut state = self.state.lock().await;
-        let sent = self.queue_locked(&mut state, offset, data, None).await?;
+        let given = Given {
+            sync,
+            ..Given::at(offset, data)
+        };
+        let sent = self.queue_locked(&mut state, given).await?;
         Ok(Delivery { sent })
     }
 
@@ -210,15 +237,17 @@ impl Writer {
     /// As [`Writer::queue`], with checksums that were made as the bytes came.
     pub(crate) async fn queue_packet(&self, offset: u64, data: Bytes, checksums: Vec<u32>) -> Result<()> {
         let mut state = self.state.lock().await;
-        self.queue_locked(&mut state, offset, data, Some(checksums))
-            .await
-            .map(drop)
+        let given = Given {
+            checksums: Some(checksums),
+            ..Given::at(offset, data)
+        };
+        self.queue_locked(&mut state, given).await.map(drop)
     }
 
     /// Writes and waits until every member has the bytes.
     pub(crate) async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
         let sent = self
-            .queue_locked(&mut *self.state.lock().await, offset, data, None)
+            .queue_locked(&mut *self.state.lock().await, Given::at(offset, data))
             .await?;
         wait_acked(sent).await
     }
@@ -227,7 +256,7 @@ impl Writer {
     pub(crate) async fn append(&self, end: u64, data: Bytes) -> Result<u64> {
         let mut state = self.state.lock().await;
         let offset = end.max(state.end);
-        let sent = self.queue_locked(&mut state, offset, data, None).await?;
+        let sent = self.queue_locked(&mut state, Given::at(offset, data)).await?;
         drop(state);
         wait_acked(sent).await?;
         Ok(offset)
@@ -238,13 +267,13 @@ impl Writer {
         self.state.lock().await.end
     }
 
-    async fn queue_locked(
-        &self,
-        state: &mut State,
-        offset: u64,
-        data: Bytes,
-        checksums: Option<Vec<u32>>,
-    ) -> Result<Vec<Sent>> {
+    async fn queue_locked(&self, state: &mut State, given: Given) -> Result<Vec<Sent>> {
+        let Given {
+            offset,
+            data,
+            checksums,
+            sync,
+        } = given;
         let end = offset
             .checked_add(data.len() as u64)
             .filter(|end| *end <= dfs_proto::limits::FILE_BYTES_MAX);
@@ -261,7 +290,7 @@ impl Writer {
                 offset: cut.in_chunk,
                 data: bytes,
                 checksums: sums,
-                sync: false,
+                sync: sync && cut.range.end == data.len(),
             };
             let full = cut.in_chunk + packet.data.len() as u64 == self.chunk_bytes;
             sent.push(self.give(state, cut.slot, packet).await?);

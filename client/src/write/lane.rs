@@ -127,7 +127,14 @@ impl Lane {
         loop {
             match self.stream().await {
                 Ok(()) => match self.last_commit().await {
-                    Err(error) if error.code == Code::Stale => self.recover(error).await?,
+                    Err(error) if error.code == Code::Stale => {
+                        if self.finish == Some(false) && self.shared.informed {
+                            // The chunk has another version, whose length was committed with it, or has gone from the
+                            // file. Nothing is left to write.
+                            return Ok(());
+                        }
+                        self.recover(error).await?;
+                    }
                     other => return other,
                 },
                 Err(error) => self.recover(error).await?,
@@ -250,6 +257,9 @@ impl Lane {
             Some(Command::Packet(ticket, packet)) if self.is_behind_a_loss(&packet) => self.refuse(ticket),
             Some(Command::Packet(ticket, packet)) => {
                 self.touched = true;
+                if packet.sync {
+                    self.wanted.sync = ticket;
+                }
                 self.window.push(ticket, packet);
             }
             Some(Command::Sync(ticket)) => {

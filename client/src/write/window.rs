@@ -166,7 +166,7 @@ impl Window {
         self.synced_ticket = self.synced_ticket.max(syncs.unwrap_or_default());
         self.waiting
             .drain(..)
-            .filter(|w| !w.packet.sync)
+            .filter(|w| !w.packet.data.is_empty())
             .map(|w| w.ticket)
             .collect()
     }

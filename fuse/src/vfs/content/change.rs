@@ -179,28 +179,18 @@ impl Content {
         } else {
             range.end
         };
-        let mut whole = Vec::new();
         let mut edges = Vec::new();
         for (offset, length) in self.handle.chunks_in(range.clone()).await? {
-            let part = range.start.max(offset)..end.min(offset + length);
-            match range.start <= offset && offset + span <= end {
-                true => whole.push(part),
-                false => edges.push(part),
+            let whole = range.start <= offset && offset + span <= end;
+            if !whole {
+                edges.push(range.start.max(offset)..end.min(offset + length));
             }
         }
         self.write_zeros(edges).await?;
         let inodes = &self.shared.inodes;
-        let punched = inodes
+        inodes
             .punch_hole(self.inode(), range.start, end - range.start, Some(now_ns))
-            .await;
-        match punched {
-            Err(error) if error.code == Code::NotSupported => {
-                // An older master: zeros read the same.
-                self.write_zeros(whole).await?;
-                self.handle.attributes().await
-            }
-            other => other,
-        }
+            .await
     }
 
     async fn write_zeros(&self, ranges: Vec<Range<u64>>) -> Result<()> {

@@ -49,7 +49,7 @@ impl Content {
     /// What is synced is committed as well.
     async fn sync_all(self: &Arc<Self>) {
         let upto = self.state().begin_commit();
-        self.send(Which::UpTo(upto)).await;
+        self.send_synced(upto).await;
         let synced = self.handle.sync_all().await;
         self.land().await;
         let mut state = self.state();

@@ -227,6 +227,7 @@ impl Content {
     fn forget(&self, state: &mut State) {
         state.spoil(0..u64::MAX);
         state.flying.iter_mut().for_each(|f| f.keep = false);
+        state.doubtful = true;
         self.shared.clean().remove_file(self.inode().0);
         self.handle.forget();
     }

@@ -95,10 +95,25 @@ impl Content {
         self.send_holding(&sending, which).await;
     }
 
-    pub(super) async fn send_holding(&self, _sending: &Sending<'_>, which: Which) {
+    pub(super) async fn send_holding(&self, sending: &Sending<'_>, which: Which) {
+        self.send_out(sending, which, false).await;
+    }
+
+    /// As [`Content::send`]; what is sent last is made durable with it, if it is known to be the last.
+    pub(super) async fn send_synced(&self, upto: u64) {
+        let sending = self.sending.lock().await;
+        self.send_out(&sending, Which::UpTo(upto), true).await;
+    }
+
+    async fn send_out(&self, _sending: &Sending<'_>, which: Which, sync: bool) {
         let mut from = 0;
         loop {
-            let Some((offset, bytes)) = self.next_out(which, from) else {
+            if self.is_doubtful()
+                && let Err(error) = self.handle.rest().await
+            {
+                self.state().errors.record(error);
+            }
+            let Some((offset, bytes, last)) = self.next_out(which, from) else {
                 if from == 0 {
                     return;
                 }
@@ -107,7 +122,11 @@ impl Content {
                 continue;
             };
             from = offset + bytes.len() as u64;
-            match self.handle.send_at(offset, bytes).await {
+            let sent = match sync && last {
+                true => self.handle.send_last_at(offset, bytes).await,
+                false => self.handle.send_at(offset, bytes).await,
+            };
+            match sent {
                 Ok(delivery) => {
                     let mut state = self.state();
                     let last = state.flying.back_mut().expect("nobody else sends or lands it");
@@ -126,11 +145,19 @@ impl Content {
         }
     }
 
-    /// The next bytes to send: of a sender who was cancelled, or the next segment, which becomes a flight.
-    fn next_out(&self, which: Which, from: u64) -> Option<(u64, Bytes)> {
+    /// True, once, if something is to be sent and the grants must be asked for anew before.
+    fn is_doubtful(&self) -> bool {
+        let mut state = self.state();
+        let sends = !state.dirty.is_empty() || state.flying.back().is_some_and(|f| f.delivery.is_none());
+        sends && std::mem::take(&mut state.doubtful)
+    }
+
+    /// The next bytes to send: of a sender who was cancelled, or the next segment, which becomes a flight. True: nothing
+    /// is left behind it.
+    fn next_out(&self, which: Which, from: u64) -> Option<(u64, Bytes, bool)> {
         let mut state = self.state();
         if let Some(left) = state.flying.back().filter(|f| f.delivery.is_none()) {
-            return Some((left.offset, left.bytes.clone()));
+            return Some((left.offset, left.bytes.clone(), false));
         }
         let taken = state.dirty.take(which, from)?;
         if let Some(written_ns) = state.uncommitted.written_ns {
@@ -144,7 +171,7 @@ impl Content {
             delivery: None,
             keep: true,
         });
-        Some((taken.offset, taken.bytes))
+        Some((taken.offset, taken.bytes, state.dirty.is_empty()))
     }
 
     /// Waits until all that was sent up to now has landed.

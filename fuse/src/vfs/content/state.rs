@@ -84,6 +84,8 @@ pub(super) struct State {
     pub(super) changing: bool,
     /// This mount may append.
     pub(super) turn: bool,
+    /// Another mount may have cut chunks away that this one has grants for: what is written to them would be lost.
+    pub(super) doubtful: bool,
     /// The background task knows of it.
     pub(super) noted: bool,
     ids: u64,
@@ -108,6 +110,7 @@ impl State {
             courier: false,
             changing: false,
             turn: false,
+            doubtful: false,
             noted: false,
             ids: 0,
         }
