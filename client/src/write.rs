@@ -389,6 +389,7 @@ impl Writer {
             slot,
             writer: WriterId(self.shared.core.rng.u64()),
             recorded: grant.capability.length,
+            told: grant.capability.length,
             grant,
             commands: receiver,
             progress,

@@ -67,6 +67,8 @@ pub(super) struct Lane {
     pub(super) length: u64,
     /// The length the master knows.
     pub(super) recorded: u64,
+    /// The length the master was told by this lane; a change of members tells it, too, and nobody hears the answer.
+    pub(super) told: u64,
     /// The length the master knows to be durable through this lane.
     pub(super) durable: u64,
     /// Written since the master was last told: it stamps the time of change then.
@@ -128,9 +130,8 @@ impl Lane {
             match self.stream().await {
                 Ok(()) => match self.last_commit().await {
                     Err(error) if error.code == Code::Stale => {
-                        if self.finish == Some(false) && self.shared.informed {
-                            // The chunk has another version, whose length was committed with it, or has gone from the
-                            // file. Nothing is left to write.
+                        if self.finish == Some(false) && self.length <= self.recorded && !self.touched {
+                            // Nothing is left to tell; a chunk that has gone from the file is not made anew for that.
                             return Ok(());
                         }
                         self.recover(error).await?;
@@ -338,7 +339,8 @@ impl Lane {
             self.publish_wanted(self.wanted.sync, settled);
         }
         if self.wanted.settle > settled && self.window.has_none_before(self.wanted.settle) {
-            if self.length > self.recorded || self.touched && self.shared.informed {
+            let untold = self.touched || self.length > self.told;
+            if self.length > self.recorded || untold && self.shared.informed {
                 return Some(self.commit(false));
             }
             self.publish_wanted(0, self.wanted.settle);
@@ -359,7 +361,12 @@ impl Lane {
         self.last_commit = Instant::now();
         let wanted = Wanted {
             sync: if durable { self.wanted.sync } else { 0 },
-            settle: self.wanted.settle,
+            // A length that is due by its age may be told while what was wanted is still on its way.
+            settle: if self.window.has_none_before(self.wanted.settle) {
+                self.wanted.settle
+            } else {
+                0
+            },
         };
         let (commit, shared) = (self.commit_of(durable, false), self.shared.clone());
         self.touched = false;
@@ -417,6 +424,7 @@ impl Lane {
             self.shared.growths.fetch_add(1, Ordering::Relaxed);
         }
         self.recorded = self.recorded.max(commit.length);
+        self.told = self.told.max(commit.length);
         if commit.durable {
             self.durable = self.durable.max(commit.length);
         }

@@ -244,7 +244,7 @@ impl Lane {
             let writing = self.shared.core.master.writing();
             writing.begin(new.chunk.0);
             writing.end(old.capability.chunk.0);
-            (self.length, self.recorded, self.durable) = (0, 0, 0);
+            (self.length, self.recorded, self.told, self.durable) = (0, 0, 0, 0);
         }
         let at_risk: Option<Version> = self
             .unsynced
