@@ -85,9 +85,17 @@ impl Mount {
     }
 
     async fn ask(&mut self, query: Query) -> Result<Answer, Error> {
+        self.ask_as(0, query).await
+    }
+
+    async fn ask_as(&mut self, uid: u32, query: Query) -> Result<Answer, Error> {
         let request = pb::QueryRequest {
             client: self.client,
-            caller: Some(pb::Caller::default()),
+            caller: Some(pb::Caller {
+                uid,
+                gid: uid,
+                ..pb::Caller::default()
+            }),
             query: Some(query),
         };
         let reply = self.names.query(request).await?.into_inner();
@@ -249,6 +257,45 @@ async fn a_removed_file_goes_with_the_session_that_kept_it() {
     ann.names.close_session(close).await.unwrap();
     bob.releases(file).await;
     assert!(!bob.is_there(file).await);
+}
+
+#[tokio::test]
+async fn what_a_file_is_opened_for_is_asked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = start(folder.path()).await;
+    let mut ann = Mount::new(master.addr(), 1).await;
+    let inode = ann.makes("f").await;
+    let access = |mask| Query::Access(pb::Access { inode, mask });
+    let resolve = |access| {
+        Query::Resolve(pb::Resolve {
+            path: "/f".into(),
+            access,
+            ..pb::Resolve::default()
+        })
+    };
+    let locate = |by_handle| {
+        Query::Locate(pb::Locate {
+            inode,
+            by_handle,
+            ..pb::Locate::default()
+        })
+    };
+    for allowed in [access(4), resolve(4), resolve(0), locate(false)] {
+        assert!(ann.ask_as(10, allowed).await.is_ok());
+    }
+    for refused in [access(2), access(6), resolve(2)] {
+        let error = ann.ask_as(10, refused).await.unwrap_err();
+        assert_eq!(error.code, Code::PermissionDenied);
+    }
+    let close = pb::SetAttributes {
+        inode,
+        mode: Some(0),
+        ..pb::SetAttributes::default()
+    };
+    ann.change(Change::SetAttributes(close)).await.unwrap();
+    let error = ann.ask_as(10, locate(false)).await.unwrap_err();
+    assert_eq!(error.code, Code::PermissionDenied);
+    assert!(ann.ask_as(10, locate(true)).await.is_ok(), "it was opened before");
 }
 
 #[tokio::test]

@@ -243,6 +243,11 @@ mod tests {
             );
         }
         assert_eq!(last_number(&extent(InodeId(4), 65_536)), 65_536);
+        let owner = (ClientId(5), u64::MAX);
+        assert_eq!(
+            lock_parts(&lock(InodeId(4), true, owner, 9)),
+            (InodeId(4), true, owner, 9)
+        );
     }
 
     #[test]
@@ -250,5 +255,12 @@ mod tests {
         assert_eq!(inode(InodeId(1)), [0x10, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(dentry(InodeId(1), b"a"), [0x11, 0, 0, 0, 0, 0, 0, 0, 1, b'a']);
         assert_eq!(server(NodeId(2)), [0x40, 0, 0, 0, 2]);
+        assert_eq!(
+            lock(InodeId(1), false, (ClientId(2), 3), 4),
+            [
+                0x16, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0,
+                0, 0, 0, 4
+            ]
+        );
     }
 }
