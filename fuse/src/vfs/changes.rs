@@ -2,7 +2,7 @@
 //!
 //! The kernel may be slow to take a notice about a name: it waits for requests of this mount that are under way in the
 //! same directory, and these may wait, through the master, for another mount that waits in the same way for this one.
-//! So an acknowledgement waits for the kernel only for a moment.
+//! So an acknowledgement does not wait for the kernel if that is known to be so, and else only for a moment.
 
 use super::cache::Effects;
 use super::reach::State;
@@ -146,7 +146,14 @@ impl Vfs {
         if invalidate.is_empty() {
             return 0;
         }
-        self.notices.send(invalidate).await
+        // A name in a directory that is being changed here: the kernel would take it when that is done, and that may
+        // be when this is acknowledged.
+        let blocked = invalidate.iter().any(|notice| match notice {
+            Invalidate::Entry { parent, .. } => self.cache.is_changing(*parent),
+            Invalidate::Inode { .. } => false,
+        });
+        let number = self.notices.send(invalidate).await;
+        if blocked { 0 } else { number }
     }
 
     /// Gives an append turn back; nobody waits for it here.

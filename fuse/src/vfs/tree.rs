@@ -13,6 +13,7 @@ use std::sync::Arc;
 impl Vfs {
     /// Makes a directory, symlink, special file or empty file; the mode is after umask.
     pub async fn make(&self, caller: Caller, parent: u64, name: &[u8], make: Make) -> Result<Entry> {
+        let _changing = self.cache.changing(parent);
         let epoch = self.cache.epoch();
         let target: Option<Arc<[u8]>> = (make.kind == Kind::Symlink).then(|| make.target.as_slice().into());
         let made = self.acting(caller).make(InodeId(parent), name, make).await;
@@ -33,6 +34,7 @@ impl Vfs {
         name: &[u8],
         how: Create,
     ) -> Result<(Entry, Opened)> {
+        let _changing = self.cache.changing(parent);
         let epoch = self.cache.epoch();
         let mut options = OpenOptions::new()
             // The bytes are shared by all handles, whatever they were opened for.
@@ -66,6 +68,7 @@ impl Vfs {
 
     /// Another name for a file.
     pub async fn link(&self, caller: Caller, inode: u64, parent: u64, name: &[u8]) -> Result<Entry> {
+        let _changing = self.cache.changing(parent);
         let epoch = self.cache.epoch();
         let linked = self
             .acting(caller)
@@ -77,6 +80,7 @@ impl Vfs {
 
     /// Removes a name that is not a directory.
     pub async fn unlink(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<()> {
+        let _changing = self.cache.changing(parent);
         let epoch = self.cache.epoch();
         let keep = self.is_open_here(parent, name);
         let touched = self.acting(caller).unlink(InodeId(parent), name, keep).await;
@@ -87,6 +91,7 @@ impl Vfs {
 
     /// Removes an empty directory.
     pub async fn rmdir(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<()> {
+        let _changing = self.cache.changing(parent);
         let epoch = self.cache.epoch();
         let touched = self.acting(caller).remove_dir(InodeId(parent), name).await;
         let touched = touched.map_err(|error| self.doubt(parent, name, error))?;

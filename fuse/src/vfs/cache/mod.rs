@@ -44,6 +44,8 @@ pub(super) struct Node {
     pub(super) lookups: u64,
     /// Of a directory: the one that holds it, 0 if that is not known.
     pub(super) parent: u64,
+    /// Of a directory: changes of names in it that this mount has under way. The kernel has it locked meanwhile.
+    changing: u32,
     /// Handles open here, or being opened.
     pub(super) opens: u32,
     /// It was removed and is held for this mount until it says that it is not open any more.
@@ -87,6 +89,18 @@ pub(super) struct Stamp {
     epoch: u64,
     moves: u64,
     touches: u64,
+}
+
+/// A change of a name that is under way.
+pub(super) struct Changing<'a> {
+    cache: &'a Cache,
+    directory: u64,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.cache.peek(self.directory, |node| node.changing -= 1);
+    }
 }
 
 fn is_even(epoch: u64) -> bool {
@@ -136,6 +150,20 @@ impl Cache {
         let node = shard.get_mut(&inode)?;
         node.used = self.tick.load(Ordering::Relaxed);
         Some(act(node))
+    }
+
+    /// This mount is about to change a name in a directory; it is done when the answer is dropped.
+    pub(super) fn changing(&self, directory: u64) -> Changing<'_> {
+        self.at(directory, |node| node.changing += 1);
+        Changing {
+            cache: self,
+            directory,
+        }
+    }
+
+    /// True while the kernel holds the directory's lock for a change of this mount's own.
+    pub(super) fn is_changing(&self, directory: u64) -> bool {
+        self.peek(directory, |node| node.changing > 0) == Some(true)
     }
 
     /// Before a question about an inode or a name in it.
@@ -285,6 +313,7 @@ impl Node {
         self.lookups > 0
             || self.opens > 0
             || self.held
+            || self.changing > 0
             || !self.lockers.is_empty()
             || self.content.as_ref().is_some_and(|content| !content.is_idle())
     }

@@ -26,6 +26,9 @@ impl Vfs {
         if matches!(name, b"." | b"..") {
             return self.lookup_dots(caller, parent, name).await;
         }
+        if self.options.ask_permission {
+            return self.lookup_asking(caller, parent, name).await;
+        }
         match self.cache.find(parent, name) {
             Leads::Nowhere => {
                 self.cache.note_nowhere(parent, name);

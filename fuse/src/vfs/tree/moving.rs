@@ -15,6 +15,7 @@ impl Vfs {
         to: (u64, &[u8]),
         mode: RenameMode,
     ) -> Result<()> {
+        let _changing = (self.cache.changing(from.0), self.cache.changing(to.0));
         let epoch = self.cache.epoch();
         let led = (self.cache.find(from.0, from.1), self.cache.find(to.0, to.1));
         let keep = self.is_open_here(to.0, to.1);
