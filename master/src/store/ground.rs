@@ -233,6 +233,43 @@ mod tests {
         }
     }
 
+    /// Keeps nothing and settles never.
+    #[derive(Debug)]
+    struct Stuck;
+
+    impl Store for Stuck {
+        fn get(&self, _: &[u8]) -> Result<Option<Value>> {
+            Ok(None)
+        }
+        fn scan<'a>(&'a self, _: &[u8], _: &[u8]) -> super::super::StoreScan<'a> {
+            Box::new(std::iter::empty())
+        }
+        fn last(&self, _: &[u8], _: &[u8]) -> Result<Option<Pair>> {
+            Ok(None)
+        }
+        fn applied(&self) -> u64 {
+            0
+        }
+        fn commit(&mut self, _: &Batch, _: u64) -> Result<()> {
+            Ok(())
+        }
+        fn checkpointer(&self) -> Box<dyn Checkpoint> {
+            MemoryStore::new().checkpointer()
+        }
+        fn settle(&mut self) -> Option<super::super::Settling> {
+            Some(Box::new(|| Err(Error("the disk is gone".into()))))
+        }
+        fn settled(&mut self) {
+            panic!("what failed is not settled");
+        }
+    }
+
+    #[test]
+    fn a_settling_that_fails_is_an_error_and_stays_unsettled() {
+        assert!(Ground::new(Box::new(Stuck)).settle().is_err());
+        Ground::new(Box::new(MemoryStore::new())).settle().unwrap();
+    }
+
     #[test]
     fn nothing_is_laid_aside_without_a_pin() {
         let ground = Ground::new(Box::new(MemoryStore::new()));
