@@ -133,13 +133,15 @@ impl Fence {
         self.state().active.remove(&chunk);
     }
 
-    /// Chunks from this one on were made after this process began: only the first word counts.
+    /// Chunks from this one on were made after the newest session was asked for; it only rises.
     pub fn set_first_new(&self, chunk: ChunkHandle) {
-        self.state().first_new.get_or_insert(chunk);
+        let mut state = self.state();
+        state.first_new = state.first_new.max(Some(chunk));
     }
 
-    /// True if the chunk was made after this process began. A replica of an older one that is not there may have
-    /// been there and gone with the power: packet number 1 must not create it again.
+    /// True if the chunk was made in this session. A replica of an older one that is not there may have been there and
+    /// gone with the power; or its members may have gone on without this server while it had no session: in both cases
+    /// a late packet number 1 must not create it, empty and readable.
     #[must_use]
     pub fn is_new(&self, chunk: ChunkHandle) -> bool {
         self.state().first_new.is_none_or(|first| chunk >= first)
@@ -203,13 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_new_if_it_was_made_after_the_first_registration() {
+    fn a_chunk_is_new_if_it_was_made_after_the_newest_registration() {
         let fence = Fence::new();
         fence.set_first_new(ChunkHandle(7));
         fence.set_first_new(ChunkHandle(3));
         assert!(fence.is_new(ChunkHandle(7)) && !fence.is_new(ChunkHandle(6)));
         fence.set_first_new(ChunkHandle(9));
-        assert!(fence.is_new(ChunkHandle(7)), "it was made while this process ran");
+        assert!(
+            !fence.is_new(ChunkHandle(7)),
+            "its members may have gone on without us"
+        );
     }
 
     #[test]

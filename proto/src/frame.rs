@@ -12,6 +12,7 @@
 //! end to end, and a damaged header fails to decode or carries a capability that does not verify.
 
 use bytes::{Buf, Bytes, BytesMut};
+use dfs_stdx::buffers::{self, Buffer};
 use prost::Message;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -43,8 +44,8 @@ pub struct FrameReader<R> {
 #[derive(Debug)]
 struct Partial {
     header: BytesMut,
-    payload: BytesMut,
-    length: usize,
+    payload: Buffer,
+    filled: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -80,16 +81,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Ok(None);
         }
         let partial = self.partial.as_mut().expect("just begun");
-        let rest = partial.length - partial.payload.len();
-        let mut rest = (&mut self.from).take(rest as u64);
-        while partial.payload.len() < partial.length {
-            if rest.read_buf(&mut partial.payload).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+        while partial.filled < partial.payload.len() {
+            match self.from.read(&mut partial.payload[partial.filled..]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => partial.filled += read,
             }
         }
         let Partial { header, payload, .. } = self.partial.take().expect("just filled");
         let message = M::decode(header).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        Ok(Some((message, payload.freeze())))
+        let payload = match payload.len() {
+            0 => Bytes::new(),
+            _ => payload.freeze(),
+        };
+        Ok(Some((message, payload)))
     }
 
     /// True if a whole frame is here already: [`FrameReader::next`] will not wait.
@@ -134,12 +138,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.fill(PREFIX + header).await?;
         self.buffer.advance(PREFIX);
         let header = self.buffer.split_to(header);
-        let mut payload = BytesMut::with_capacity(length);
-        payload.extend_from_slice(&self.buffer.split_to(length.min(self.buffer.len())));
+        let filled = length.min(self.buffer.len());
+        let mut payload = buffers::take(length);
+        payload[..filled].copy_from_slice(&self.buffer.split_to(filled));
         self.partial = Some(Partial {
             header,
             payload,
-            length,
+            filled,
         });
         Ok(true)
     }

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod blocking;
+pub mod buffers;
 pub mod clock;
 pub mod disk;
 pub mod rng;

@@ -133,11 +133,12 @@ impl Gate {
         (!shut).then_some(length)
     }
 
-    /// As [`Gate::readable`], but waits for a commit up to `patience`.
+    /// As [`Gate::readable`], but waits for a commit up to `patience`, also of what lies below `least`: the reader knows
+    /// that so much is committed.
     pub(crate) async fn wait_readable(
         &self,
         range: &Range<u64>,
-        length: u64,
+        (least, length): (u64, u64),
         patience: Duration,
     ) -> Option<u64> {
         let wait = async {
@@ -145,7 +146,7 @@ impl Gate {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if let Some(length) = self.readable(range, length) {
+                if let Some(length) = self.readable(range, length).filter(|l| *l >= least) {
                     return length;
                 }
                 changed.await;
@@ -219,10 +220,11 @@ mod tests {
         let gate = std::sync::Arc::new(Gate::default());
         gate.set(seen(std::iter::once(40..50).collect()));
         let patience = Duration::from_millis(50);
-        assert_eq!(gate.wait_readable(&(40..41), 100, patience).await, None);
+        assert_eq!(gate.wait_readable(&(40..41), (0, 100), patience).await, None);
+        assert_eq!(gate.wait_readable(&(0..1), (101, 200), patience).await, None);
         let waiter = {
             let gate = gate.clone();
-            tokio::spawn(async move { gate.wait_readable(&(40..41), 100, patience).await })
+            tokio::spawn(async move { gate.wait_readable(&(40..41), (100, 100), patience).await })
         };
         tokio::task::yield_now().await;
         gate.set(seen(vec![]));

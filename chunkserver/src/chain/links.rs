@@ -65,6 +65,16 @@ impl Links {
         None
     }
 
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.idle
+            .lock()
+            .expect("no panic while held")
+            .values()
+            .map(Vec::len)
+            .sum()
+    }
+
     /// Takes back a connection whose stream was closed in order.
     pub(super) fn keep(&self, addr: &str, wire: Wire, now: Instant) {
         let mut idle = self.idle.lock().expect("no panic while held");
@@ -73,5 +83,32 @@ impl Links {
             let wire = Wire { reused: true, ..wire };
             kept.push((wire, now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_proto::net::{Listen as _, Tcp};
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_over_there_is_not_used_again() {
+        let mut listener = Tcp.listen("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr();
+        let (links, now) = (Links::default(), Instant::now());
+        let wire = Wire::open(&Tcp, &addr).await.unwrap();
+        let (there, _) = listener.accept().await.unwrap();
+        links.keep(&addr, wire, now);
+        assert!(links.take(&addr, now + IDLE_AGE_MAX).is_none(), "too old");
+        let wire = Wire::open(&Tcp, &addr).await.unwrap();
+        let (here, _) = listener.accept().await.unwrap();
+        links.keep(&addr, wire, now);
+        let mut wire = links.take(&addr, now).expect("it is alive");
+        assert!(wire.reused);
+        drop((there, here));
+        // An end or a reset: what matters is that it has come.
+        let _ = wire.reader.next::<dfs_proto::pb::FromServer>().await;
+        links.keep(&addr, wire, now);
+        assert!(links.take(&addr, now).is_none());
     }
 }

@@ -181,6 +181,12 @@ impl Chains {
         self.entries().iter().filter_map(open).collect()
     }
 
+    /// Connections to other members that carry no stream now.
+    #[cfg(test)]
+    pub(crate) fn links_idle(&self) -> usize {
+        self.links.idle()
+    }
+
     /// Ends the chunk's streams of versions below `version` and opens none any more. When it returns, nothing of them
     /// is applied any more, and what they had not committed stays shut for readers.
     pub(crate) async fn drain(&self, chunk: ChunkHandle, version: Version) {

@@ -29,11 +29,15 @@ pub(super) fn at_once(ground: &Ground, capability: &Capability, request: &pb::Re
         Ok(admitted) => admitted,
         Err(error) => return Some(Err(error)),
     };
-    let length = replica.state().length;
+    let held = replica.state().length;
     let length = match ground.chains.gate(capability.chunk) {
-        Some(gate) => gate.readable(&range, length)?,
-        None => length,
+        Some(gate) => gate.readable(&range, held)?,
+        None => held,
     };
+    if length < capability.length.min(held) {
+        // The reader knows of more that is committed than this member has heard of yet.
+        return None;
+    }
     let read = replica.try_read(range.start..range.end.min(length))?;
     still_committed(ground, capability, &range, length).then(|| Ok(reply(ground, capability, length, read)))
 }
@@ -70,7 +74,8 @@ async fn committed(
     } else {
         COMMIT_PATIENCE
     };
-    let readable = gate.wait_readable(range, length, patience).await;
+    let bounds = (capability.length.min(length), length);
+    let readable = gate.wait_readable(range, bounds, patience).await;
     readable.ok_or_else(|| not_yet(ground, capability))
 }
 

@@ -1,5 +1,7 @@
 //! Three chunkservers in one process, over loopback TCP, and a client that speaks frames.
 
+mod links;
+
 use super::serve;
 use crate::chain::Chains;
 use crate::fence::Fence;

@@ -326,6 +326,21 @@ impl Store {
         Ok(())
     }
 
+    /// Takes back a replica that was created and never held a byte that counted.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn discard(&self, replica: &Replica) -> Result<()> {
+        self.replicas
+            .write()
+            .expect("no panic while the index is held")
+            .remove(&replica.handle());
+        replica.change(|core| {
+            core.removed = true;
+            Ok(core.home.disk.remove(&core.path)?)
+        })
+    }
+
     /// Moves a replica that cannot be used any more to quarantine.
     ///
     /// # Errors

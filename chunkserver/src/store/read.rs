@@ -7,8 +7,12 @@ use bytes::Bytes;
 use dfs_proto::checksum::crc;
 use dfs_proto::limits::BLOCK_BYTES;
 use dfs_proto::span::{block_length, blocks_of, pieces};
+use dfs_stdx::buffers;
 use dfs_stdx::disk::File;
 use std::ops::Range;
+
+/// Bytes that are copied out of the buffer of their whole blocks.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
 
 /// Verified bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +187,7 @@ fn read_verified(
     }
     let first = start / BLOCK_BYTES * BLOCK_BYTES;
     let last = end.next_multiple_of(BLOCK_BYTES).min(length);
-    let mut buffer = vec![0; index(last - first)];
+    let mut buffer = buffers::take(index(last - first));
     let got = read(&*body.file, &mut buffer, Core::data_at(first))?;
     // Cut off: what is missing is no zeros, and a block of real zeros is told by its place in the file.
     if got < buffer.len() {
@@ -194,7 +198,12 @@ fn read_verified(
             return Ok(Verified::Bad(number(piece.block)));
         }
     }
-    let bytes = Bytes::from(buffer).slice(index(start - first)..index(end - first));
+    let wanted = index(start - first)..index(end - first);
+    let bytes = match wanted.len() {
+        // So that the buffer is free for the next read at once.
+        small if small <= COPIED_BYTES_MAX => Bytes::copy_from_slice(&buffer[wanted]),
+        _ => buffer.freeze().slice(wanted),
+    };
     let checksums = pieces(start, end - start)
         .map(|p| {
             let whole = p.in_block == 0 && p.length == block_length(p.block, length);

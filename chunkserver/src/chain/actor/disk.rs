@@ -1,13 +1,33 @@
 //! The stream's work on the disk: one batch at a time, on the pool.
 
 use super::{Actor, Applied, Life};
+use crate::fence::Fence;
 use crate::report::Trouble;
-use crate::store::{self, Replica};
-use dfs_proto::{Code, Error};
+use crate::store::{self, Replica, Store};
+use dfs_proto::{ChunkHandle, Code, Error, NodeId, Version};
 use std::sync::Arc;
 
 /// Bytes that are written to the page cache in less time than a change of threads takes, roughly.
 const BRIEF_BYTES_MAX: usize = 128 * 1024;
+
+/// Creates the replica for packet number 1. A session that begins at this moment either sees it in its inventory, or
+/// has raised what counts for new: then the chunk's members may have gone on without this server.
+fn born(
+    store: &Store,
+    fence: &Fence,
+    chunk: ChunkHandle,
+    (version, members): (Version, Vec<NodeId>),
+) -> store::Result<Arc<Replica>> {
+    if !fence.is_new(chunk) {
+        return Err(store::Error::OutOfStream);
+    }
+    let replica = store.create_unborn(chunk, version, members)?;
+    if !fence.is_new(chunk) {
+        store.discard(&replica)?;
+        return Err(store::Error::OutOfStream);
+    }
+    Ok(replica)
+}
 
 impl Actor {
     /// Starts the next batch, if none is under way.
@@ -28,12 +48,12 @@ impl Actor {
         }
         let (store, replica) = (self.ground.store.clone(), self.replica.clone());
         let waits = sync && !replica.as_ref().is_some_and(|r| r.is_in_memory());
-        let (chunk, version) = (self.chunk(), self.version());
+        let (chunk, version, fence) = (self.chunk(), self.version(), self.ground.fence.clone());
         let members = self.opening.capability.members.iter().map(|m| m.node).collect();
         let work = move || -> store::Result<Arc<Replica>> {
             let replica = match replica {
                 Some(replica) => replica,
-                None => store.create_unborn(chunk, version, members)?,
+                None => born(&store, &fence, chunk, (version, members))?,
             };
             replica.apply(&packets)?;
             if sync {
