@@ -47,11 +47,6 @@ impl Budget {
             self.freed.notify_waiters();
         }
     }
-
-    /// More than this is used by so much of the whole that a writer should not wait for a second to pass.
-    pub(super) fn is_tight(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.max / 2
-    }
 }
 
 #[cfg(test)]
@@ -62,7 +57,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_writer_waits_until_there_is_room() {
         let budget = Budget::new(100);
-        assert!(budget.try_take(60) && !budget.try_take(60) && budget.is_tight());
+        assert!(budget.try_take(60) && !budget.try_take(60));
         let waits = async {
             budget.take(60, || {}).await;
             budget.give(60);

@@ -4,6 +4,7 @@ use super::dirty::Which;
 use super::{Content, Opening};
 use dfs_client::Result;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What becomes of the grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,12 @@ impl Content {
         };
         // What fails is in the file's errors.
         let _ = self.commit(grants).await;
+        let unused = self.state().writes == 0 && self.gift.swap(false, Ordering::Relaxed);
+        if grants == Grants::GiveBack && unused {
+            // A chunk without bytes is of no use, and nobody else may write to it.
+            let content = self.clone();
+            tokio::spawn(async move { content.handle.rest().await });
+        }
         self.state().errors.report(&opening.told)
     }
 

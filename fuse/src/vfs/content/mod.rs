@@ -39,6 +39,7 @@ use dfs_proto::limits::FILE_BYTES_MAX;
 use errors::Cursor;
 use pattern::Pattern;
 use state::State;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -77,6 +78,8 @@ pub struct Content {
     committing: tokio::sync::Mutex<()>,
     /// One appends at a time, or gives the turn back.
     appending: tokio::sync::Mutex<()>,
+    /// A grant came with the file's creation, and may not have been used.
+    gift: AtomicBool,
     /// Wakes the courier.
     wake: Notify,
 }
@@ -97,7 +100,9 @@ impl Content {
     pub fn created(shared: &Arc<Shared>, metadata: &Metadata, handle: Handle) -> Arc<Content> {
         shared.content(metadata.inode, || {
             let handle = shared.inodes.attach_created(metadata, options(), &handle);
-            Content::with(shared, metadata, handle)
+            let content = Content::with(shared, metadata, handle);
+            content.gift.store(true, Ordering::Relaxed);
+            content
         })
     }
 
@@ -110,6 +115,7 @@ impl Content {
             sending: tokio::sync::Mutex::default(),
             committing: tokio::sync::Mutex::default(),
             appending: tokio::sync::Mutex::default(),
+            gift: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -180,19 +186,23 @@ impl Content {
             return offset.unwrap_or_else(|| self.state().size);
         }
         let now = (Instant::now(), self.shared.inodes.now_ns());
-        let (offset, grown, is_full, is_new) = {
+        let (offset, grown, is_new, (is_full, scattered)) = {
             let mut state = self.state();
             let offset = offset.unwrap_or(state.size);
             let grown = state.write(offset, data, now, &self.shared.pool);
             let is_new = !std::mem::replace(&mut state.noted, true);
-            (offset, grown, state.dirty.has_full() && !state.courier, is_new)
+            let is_full = state.dirty.has_full();
+            // Many small writes all over the file: what can be put together by now is.
+            let scattered =
+                !is_full && !state.courier && state.dirty.bytes() > self.shared.limits.dirty_bytes / 4;
+            (offset, grown, is_new, (is_full && !state.courier, scattered))
         };
         self.shared.budget.give(data.len() as u64 - grown);
         if is_new {
             self.shared.note(self);
         }
-        if self.shared.budget.is_tight() {
-            self.shared.press();
+        if scattered {
+            self.urge();
         } else if is_full {
             self.kick();
         }

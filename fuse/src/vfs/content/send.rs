@@ -41,6 +41,17 @@ impl Content {
         }
     }
 
+    /// Room is short. Where bytes are on their way they will make some; half a packet is worth waiting for.
+    pub(super) fn press(self: &Arc<Self>) {
+        let waits = {
+            let state = self.state();
+            state.flying.is_empty() && !state.dirty.is_empty()
+        };
+        if waits {
+            self.urge();
+        }
+    }
+
     /// Everything written so far is to be sent now.
     pub(super) fn urge(self: &Arc<Self>) {
         {

@@ -144,10 +144,10 @@ impl Shared {
         }
     }
 
-    /// There is no room: everything is sent now.
+    /// There is no room: what does not make some by itself is sent now.
     pub(super) fn press(&self) {
         let all: Vec<Arc<Content>> = self.active().values().cloned().collect();
-        all.iter().for_each(Content::urge);
+        all.iter().for_each(Content::press);
     }
 
     fn tend(&self) {
