@@ -131,7 +131,7 @@ impl Vfs {
             let Some(item) = lines.get(line) else {
                 return if lines.is_whole() { Got::Done } else { Got::More };
             };
-            match self.give(listing.inode, item, *place + 1, plus, take) {
+            match self.give((listing.inode, item), *place + 1, plus, take) {
                 Given::Taken | Given::Gone => *place += 1,
                 Given::Full => return Got::Done,
                 Given::Unknown => return Got::Attributes(line, item.inode),
@@ -139,7 +139,7 @@ impl Vfs {
         }
     }
 
-    fn give(&self, directory: u64, item: &Item, next: u64, plus: bool, take: &mut Take<'_>) -> Given {
+    fn give(&self, (directory, item): (u64, &Item), next: u64, plus: bool, take: &mut Take<'_>) -> Given {
         let leads = self.cache.find(directory, &item.name);
         let gone = match leads {
             Leads::Nowhere => true,

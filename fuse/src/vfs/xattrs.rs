@@ -3,10 +3,9 @@
 //! The kernel and `ls` ask for some that hardly any file has, so the list of names is asked for once and answers for
 //! those that are not in it.
 
-use super::cache::Xattrs;
+use super::cache::{Values, Xattrs};
 use super::{Caller, SetXattr, Vfs};
 use dfs_client::{Code, InodeId, Result};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// File capabilities (capabilities(7)).
@@ -83,7 +82,7 @@ impl Vfs {
     }
 
     /// All names of an inode's extended attributes, some with their values.
-    async fn list(&self, caller: Caller, inode: u64) -> Result<Arc<HashMap<Vec<u8>, Option<Arc<[u8]>>>>> {
+    async fn list(&self, caller: Caller, inode: u64) -> Result<Arc<Values>> {
         if let Some(Xattrs { values, .. }) = self.cache.xattrs(inode) {
             return Ok(values);
         }
@@ -103,7 +102,7 @@ impl Vfs {
             self.own()
         };
         let names = calls.list_xattrs(InodeId(inode)).await?;
-        let listed: HashMap<_, _> = names.into_iter().map(|name| (name, None)).collect();
+        let listed: Values = names.into_iter().map(|name| (name, None)).collect();
         self.cache
             .learn_xattrs(stamp, inode, |values| values.clone_from(&listed));
         Ok(Arc::new(listed))

@@ -37,7 +37,9 @@ impl Cache {
                 Change::Attributes(metadata) => self.told_attributes(metadata, &mut effects),
                 Change::Entry { parent, name, now } => {
                     let to = now.map(|(inode, kind)| (inode.0, kind));
-                    self.told_entry(parent.0, name, to, at(parent), &mut effects);
+                    effects
+                        .invalidate
+                        .extend(self.told_entry(parent.0, name, to, at(parent)));
                 }
                 Change::Unlinked { inode, held } => self.told_unlinked(*inode, held.as_ref(), &mut effects),
                 Change::Recall { inode } => effects.recall.push(*inode),
@@ -74,23 +76,21 @@ impl Cache {
         }
     }
 
+    /// A name means something else; `at`: the directory's `change` with that.
     fn told_entry(
         &self,
         parent: u64,
         name: &[u8],
         to: Option<(u64, Kind)>,
         at: Option<u64>,
-        effects: &mut Effects,
-    ) {
+    ) -> Option<Invalidate> {
         self.moved_to(parent, to);
         let news = self.in_known_directory(parent, |directory| directory.told(name, to, at));
         let in_kernel = self.peek(parent, |node| node.lookups > 0 || parent == InodeId::ROOT.0);
-        if news != Some(false) && in_kernel == Some(true) {
-            effects.invalidate.push(Invalidate::Entry {
-                parent,
-                name: name.to_vec(),
-            });
-        }
+        (news != Some(false) && in_kernel == Some(true)).then(|| Invalidate::Entry {
+            parent,
+            name: name.to_vec(),
+        })
     }
 
     fn told_unlinked(&self, inode: InodeId, held: Option<&Metadata>, effects: &mut Effects) {

@@ -75,12 +75,15 @@ struct Known {
     epoch: u64,
 }
 
+/// Names of extended attributes, each with its value if that was asked for.
+pub(super) type Values = HashMap<Vec<u8>, Option<Arc<[u8]>>>;
+
 /// Extended attributes of an inode, sure while the epoch lasts.
 #[derive(Clone, Debug)]
 pub(super) struct Xattrs {
     epoch: u64,
-    /// All names, each with its value if that was asked for.
-    pub(super) values: Arc<HashMap<Vec<u8>, Option<Arc<[u8]>>>>,
+    /// All of them.
+    pub(super) values: Arc<Values>,
 }
 
 /// Taken before a question to the master, shown when its answer is to be kept.
@@ -249,12 +252,7 @@ impl Cache {
     }
 
     /// Keeps extended attributes, if no event spoke of the inode since the stamp was taken.
-    pub(super) fn learn_xattrs(
-        &self,
-        stamp: Stamp,
-        inode: u64,
-        change: impl FnOnce(&mut HashMap<Vec<u8>, Option<Arc<[u8]>>>),
-    ) {
+    pub(super) fn learn_xattrs(&self, stamp: Stamp, inode: u64, change: impl FnOnce(&mut Values)) {
         self.peek(inode, |node| {
             if !is_even(stamp.epoch) || node.touches != stamp.touches {
                 return;

@@ -5,14 +5,17 @@ use crate::vfs::cache::{Leads, Own};
 use crate::vfs::{Caller, Vfs};
 use dfs_client::{InodeId, Metadata, RenameMode, Result};
 
+/// A directory and a name in it.
+type Place<'a> = (u64, &'a [u8]);
+
 #[expect(clippy::missing_errors_doc, reason = "the master's, or TimedOut, for all")]
 impl Vfs {
     /// Renames `from` (directory, name) to `to`.
     pub async fn rename(
         &self,
         caller: Caller,
-        from: (u64, &[u8]),
-        to: (u64, &[u8]),
+        from: Place<'_>,
+        to: Place<'_>,
         mode: RenameMode,
     ) -> Result<()> {
         let _changing = (self.cache.changing(from.0), self.cache.changing(to.0));
@@ -31,7 +34,7 @@ impl Vfs {
     fn renamed(
         &self,
         epoch: u64,
-        (from, to): ((u64, &[u8]), (u64, &[u8])),
+        (from, to): (Place<'_>, Place<'_>),
         (led, mode): ((Leads, Leads), RenameMode),
         touched: &[Metadata],
     ) {
