@@ -7,6 +7,8 @@
 mod ends;
 mod lane;
 mod recover;
+mod tell;
+mod wait;
 mod window;
 
 use crate::cache::Locations;
@@ -25,6 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+pub use wait::Delivery;
+use wait::{Sent, ended, wait_acked};
 use window::{Packet, Window};
 
 /// Packets that wait for a lane that is not ready for them: enough to keep it busy.
@@ -88,29 +92,6 @@ struct Open {
     commands: mpsc::Sender<Command>,
     progress: watch::Receiver<Progress>,
     last_ticket: u64,
-}
-
-/// One packet's way to be waited for.
-#[derive(Clone, Debug)]
-struct Sent {
-    progress: watch::Receiver<Progress>,
-    ticket: u64,
-}
-
-/// Bytes on their way: can be waited for.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    sent: Vec<Sent>,
-}
-
-impl Delivery {
-    /// Returns when every member has the bytes.
-    ///
-    /// # Errors
-    /// As [`Handle::write_at`](crate::Handle::write_at).
-    pub async fn arrived(&self) -> Result<()> {
-        wait_acked(self.sent.clone()).await
-    }
 }
 
 /// Bytes to be written.
@@ -463,48 +444,6 @@ impl Writer {
             state.left.insert(slot, open.progress);
         }
     }
-}
-
-/// Waits until every member has these.
-async fn wait_acked(sent: Vec<Sent>) -> Result<()> {
-    for Sent { mut progress, ticket } in sent {
-        let lost = {
-            let done = progress
-                .wait_for(|p| p.acked >= ticket || p.ended.is_some())
-                .await;
-            let done = done.map_err(|_| stopped())?;
-            if done.acked < ticket {
-                done.ended.clone().unwrap_or(Ok(()))?;
-            }
-            done.lost.contains(&ticket)
-        };
-        if lost {
-            return Err(Error::new(
-                Code::Lost,
-                "all replicas lost power before this was acknowledged",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Waits until a lane has ended, well or not.
-async fn waits_for_end(progress: &mut watch::Receiver<Progress>) {
-    // A task that is gone has ended, too.
-    let _ = progress.wait_for(|p| p.ended.is_some()).await;
-}
-
-async fn ended(progress: &mut watch::Receiver<Progress>) -> Result<()> {
-    let end = progress
-        .wait_for(|p| p.ended.is_some())
-        .await
-        .map_err(|_| stopped())?;
-    end.ended.clone().unwrap_or(Ok(()))
-}
-
-/// The runtime is shutting down.
-fn stopped() -> Error {
-    Error::new(Code::Unavailable, "the client is stopping")
 }
 
 #[cfg(test)]

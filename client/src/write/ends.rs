@@ -1,7 +1,8 @@
 //! Where writes end: flush, settle, sync, close, and the pauses that truncation needs.
 
 use super::lane::{Command, Progress};
-use super::{LANES_MAX, Sent, State, Writer, ended, stopped, wait_acked, waits_for_end};
+use super::wait::{Sent, ended, stopped, wait_acked, waits_for_end};
+use super::{LANES_MAX, State, Writer};
 use crate::convert::{self, Commit, Grant};
 use dfs_proto::Result;
 use std::sync::atomic::Ordering;
