@@ -132,7 +132,7 @@ impl Run {
                 let expected = match there {
                     None => Err(Code::NotFound),
                     Some(thing) if thing.directory => Err(Code::IsADirectory),
-                    Some(_) => Ok(self.tree.names.remove(&place).map_or((), |_| ())),
+                    Some(_) => self.tree.names.remove(&place).map(|_| ()).ok_or(Code::NotFound),
                 };
                 assert_eq!(done.is_ok(), expected.is_ok(), "unlink: {done:?} {expected:?}");
             }
@@ -146,7 +146,7 @@ impl Run {
                     None => Err(Code::NotFound),
                     Some(thing) if !thing.directory => Err(Code::NotADirectory),
                     Some(thing) if !self.tree.children(thing.inode).is_empty() => Err(Code::NotEmpty),
-                    Some(_) => Ok(self.tree.names.remove(&place).map_or((), |_| ())),
+                    Some(_) => self.tree.names.remove(&place).map(|_| ()).ok_or(Code::NotFound),
                 };
                 assert_eq!(done, expected, "rmdir");
             }
