@@ -97,6 +97,13 @@ pub(crate) fn xattr_mode(flags: i32) -> Option<XattrMode> {
     }
 }
 
+/// True for attributes of a space that is not there (ACLs are in it), which `ls -l` asks of every file: the master
+/// need not be asked.
+#[must_use]
+pub(crate) fn is_unknown_space(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"system.")
+}
+
 /// What fallocate(2) does.
 #[must_use]
 pub(crate) fn allocate(mode: i32) -> Option<Allocate> {

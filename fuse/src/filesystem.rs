@@ -584,6 +584,9 @@ impl Filesystem for Edge {
     }
 
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if decode::is_unknown_space(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let (vfs, caller, name) = (self.vfs.clone(), self.names.caller(request), owned(name));
         let asked = self.asked(Op::Getxattr, inode, request);
         let work = async move { vfs.getxattr(caller, inode.0, &name).await };

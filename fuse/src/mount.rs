@@ -155,7 +155,7 @@ impl Mounted {
             unmounted.await.map_err(|error| Error::System("umount", error))?;
         }
         if tokio::time::timeout(LINGER, &mut self.ended).await.is_err() {
-            tracing::warn!("programs still have files open here: they get errors from now on");
+            tracing::warn!("still used (open files, or another mount namespace has it): errors from now on");
         }
         self.finish().await
     }

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The mount's process sends what is buffered within it.
-const END_DEADLINE: Duration = Duration::from_secs(60);
+/// The mount's process sends what is buffered within it, unless another mount namespace keeps it alive.
+const END_DEADLINE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Unmount
@@ -53,7 +53,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
     };
     if tokio::time::timeout(END_DEADLINE, gone).await.is_err() {
         context.console.note(&format!(
-            "unmounted, but process {process} still has something to send"
+            "unmounted here, but process {process} goes on: it has something to send, or is used in another namespace"
         ));
     }
     Ok(Exit::Ok)
