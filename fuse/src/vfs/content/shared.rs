@@ -121,6 +121,8 @@ impl Shared {
         if let Some(there) = all.get(&inode).and_then(Weak::upgrade) {
             return there;
         }
+        // One that is on its way out may have left something, and heard of no change since.
+        self.clean().remove_file(inode.0);
         let made = Arc::new(make());
         all.insert(inode, Arc::downgrade(&made));
         made
