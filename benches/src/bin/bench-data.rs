@@ -283,7 +283,6 @@ impl Grants {
             }),
             caller: Some(pb::Caller::default()),
             change: Some(mutate_request::Change::Make(make)),
-            ..Default::default()
         };
         let reply = self.master.mutate(request).await?.into_inner();
         let Some(mutate_reply::Result::Made(made)) = reply.result else {

@@ -98,8 +98,12 @@ impl Bench {
         let inode = || self.files.get(&n).copied().context("it was created");
         match row {
             "create" => drop(inodes.make(directory, &name(n), file()).await?),
-            "lookup" => drop(inodes.lookup(directory, &name(n)).await?),
-            "stat" => drop(inodes.stat(inode()?).await?),
+            "lookup" => {
+                inodes.lookup(directory, &name(n)).await?;
+            }
+            "stat" => {
+                inodes.stat(inode()?).await?;
+            }
             "grpc" => self.over_grpc(inode()?).await?,
             "rename" => {
                 let to = name(n + self.count);
