@@ -126,7 +126,12 @@ impl Shared {
 
     /// Keeps the first failure until someone asks.
     fn fail(&self, error: Error) {
-        tracing::warn!(inode = %self.inode, %error, "a write failed");
+        if error.code == Code::NotFound {
+            // The file was removed while it was written: a program's own doing.
+            tracing::debug!(inode = %self.inode, %error, "a write to a file that was removed");
+        } else {
+            tracing::warn!(inode = %self.inode, %error, "a write failed");
+        }
         self.problem
             .lock()
             .expect("no panic while held")

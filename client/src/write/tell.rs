@@ -93,7 +93,9 @@ impl Lane {
                 Err(error)
             }
             Err(error) => {
-                tracing::warn!(%error, "the master did not take a length");
+                if error.code != Code::NotFound {
+                    tracing::warn!(%error, "the master did not take a length");
+                }
                 self.touched = error.retry() != Retry::Never;
                 Ok(())
             }
