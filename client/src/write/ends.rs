@@ -197,6 +197,8 @@ impl Writer {
         let mut state = self.state.lock().await;
         state.end = size;
         state.left.retain(|slot, _| *slot < size);
+        // Its chunk may have gone from the file: its members would take bytes that nobody finds again.
+        state.first = None;
     }
 }
 
