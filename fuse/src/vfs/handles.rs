@@ -160,6 +160,8 @@ impl Vfs {
     pub(super) fn opened(&self, content: Arc<Content>, flags: OFlags, made_in: Option<u64>) -> Opened {
         let inode = content.inode().0;
         let keep_cache = self.cache.attributes(inode).is_some();
+        // Through its page cache the kernel tears a write at every page, and another mount could append in between.
+        let direct_io = flags.intersects(OFlags::DIRECT | OFlags::APPEND);
         self.cache.at(inode, |node| node.content = Some(content.clone()));
         let opening = content.open(access_of(flags) & MAY_WRITE != 0);
         let file = File {
@@ -174,7 +176,7 @@ impl Vfs {
         Opened {
             handle,
             keep_cache,
-            direct_io: flags.contains(OFlags::DIRECT),
+            direct_io,
         }
     }
 
