@@ -389,8 +389,10 @@ mod tests {
     #[test]
     fn acknowledgements_of_an_older_stream_are_not_said() {
         let sequence = |stream, number| Some(Sequence { stream, number });
-        let mut asked = Asked::default();
-        asked.acked = sequence(1, 9);
+        let mut asked = Asked {
+            acked: sequence(1, 9),
+            ..Asked::default()
+        };
         assert_eq!(asked.next(2, false), None);
         asked.acked = sequence(2, 3);
         assert_eq!(asked.next(2, false), Some(Said::Ack(3)));
