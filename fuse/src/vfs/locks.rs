@@ -124,6 +124,8 @@ impl Vfs {
         if may_hold == Some(true) {
             self.settle(inode).await;
             self.own().lock(InodeId(inode), &asked(wanted), false).await?;
+            // Those who wait in this mount: the change stream tells nobody what was their own doing.
+            self.waits.wake(inode);
         }
         Ok(Locked::Done)
     }
