@@ -152,10 +152,11 @@ impl Write {
         self.flight.is_empty()
     }
 
-    /// True if another packet may come in.
+    /// True if another packet may come in. The head bounds for all: a member that took no more when full would never
+    /// read the packet behind, which is the one that says what is committed.
     #[must_use]
     pub(crate) fn has_room(&self) -> bool {
-        self.flight.len() < FLIGHT_MAX && self.flight_bytes < FLIGHT_BYTES_MAX
+        !self.head || (self.flight.len() < FLIGHT_MAX && self.flight_bytes < FLIGHT_BYTES_MAX)
     }
 
     /// Committed length, bytes.
@@ -201,7 +202,8 @@ impl Write {
 
     /// A packet from the member above.
     pub(crate) fn take_from_above(&mut self, number: u64, heading: Heading, now: Instant) -> Effect {
-        if number != self.next {
+        // The head's window, and what it has committed but not told: more is no stream of ours.
+        if number != self.next || self.flight.len() >= 2 * FLIGHT_MAX {
             return Effect::Gap;
         }
         let data = heading.length > 0;

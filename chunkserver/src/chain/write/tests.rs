@@ -155,6 +155,37 @@ fn the_window_bounds_what_is_under_way() {
 }
 
 #[test]
+fn a_member_that_is_full_still_hears_what_is_committed() {
+    let mut w = Write::new(false, true, 0, std::iter::empty());
+    let last = FLIGHT_MAX as u64;
+    for n in 1..=last {
+        assert_eq!(w.take_from_above(n, packet(W, n, n * 10), now()), take(n));
+        w.applied(n, &mut Vec::new());
+    }
+    // The head has room again after the first commit, and tells of it with the next packet.
+    assert!(w.has_room());
+    w.committed_above(1, &mut Vec::new());
+    assert_eq!(
+        w.take_from_above(last + 1, packet(W, last + 1, 0), now()),
+        take(last + 1)
+    );
+    assert_eq!(w.uncommitted().count(), FLIGHT_MAX);
+}
+
+#[test]
+fn a_head_that_never_commits_is_left() {
+    let mut w = Write::new(false, true, 0, std::iter::empty());
+    let last = 2 * FLIGHT_MAX as u64;
+    for n in 1..=last {
+        assert_eq!(w.take_from_above(n, packet(W, n, n * 10), now()), take(n));
+    }
+    assert_eq!(
+        w.take_from_above(last + 1, packet(W, last + 1, 0), now()),
+        Effect::Gap
+    );
+}
+
+#[test]
 fn the_zeros_of_a_gap_are_uncommitted_with_their_packet() {
     let mut w = head();
     w.take_from_client(packet(W, 1, 100), now());
