@@ -225,7 +225,8 @@ fn power_of_one_chunkserver_takes_no_acknowledged_byte() {
             rig.pulse.beats(10 + rig.rng.below(100)).await?;
             sleep(moment(&rig.rng, 0, 100)).await;
             // Half of the time nobody writes any more: then nobody but the replica itself can know what it lost.
-            if rig.rng.below(2) == 0 {
+            // The last cut falls into work, so that every run has some.
+            if rig.rng.below(2) == 0 && cut + 1 < wanted {
                 rig.stop(load).await?;
                 rig.cut(&[node])?;
                 rig.restore(&[node])?;
