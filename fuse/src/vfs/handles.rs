@@ -222,12 +222,16 @@ impl Vfs {
     pub async fn flush(&self, inode: u64, handle: u64, owner: u64) -> Result<()> {
         let file = self.files.get(handle)?;
         let flushed = file.content.flush(&file.opening).await;
-        self.unlock_all(inode, owner).await;
+        if let Some(owner) = self.forget_owner(inode, owner) {
+            self.unlock_all(inode, owner).await;
+        }
         flushed
     }
 
     /// The last descriptor of the handle is closed. `owner`: whose flock locks go.
     pub async fn release(&self, inode: u64, handle: u64, owner: Option<u64>) -> Result<()> {
+        // Before anything is waited for: the kernel may use the name again.
+        let owner = owner.and_then(|owner| self.forget_owner(inode, owner));
         let Some(file) = lock(&self.files.open).remove(&handle) else {
             return Ok(());
         };

@@ -2,11 +2,15 @@
 //!
 //! flock(2) looks like a lock on the whole range here, since the kernel's requests are the same. Whoever waits is told
 //! by the change stream when it may try again, and tries every second in any case.
+//!
+//! The kernel names the owner of a flock by the address of the open file, and says that this was closed only after the
+//! address may belong to another one. So owners have numbers of our own, and a closed file's number is never used again.
 
 use super::{Caller, Lock, LockKind, Locked, Vfs, lock};
 use dfs_client::{InodeId, LockAnswer, LockRange, Result};
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -17,7 +21,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Who waits for locks on which inode.
 #[derive(Debug, Default)]
-pub(super) struct Waits(Mutex<HashMap<u64, (usize, Arc<Notify>)>>);
+pub(super) struct Waits {
+    all: Mutex<HashMap<u64, (usize, Arc<Notify>)>>,
+    last_owner: AtomicU64,
+}
 
 /// A place among those who wait for an inode's locks.
 struct Wait<'a> {
@@ -28,13 +35,17 @@ struct Wait<'a> {
 
 impl Waits {
     pub(super) fn wake(&self, inode: u64) {
-        if let Some((_, notify)) = lock(&self.0).get(&inode) {
+        if let Some((_, notify)) = lock(&self.all).get(&inode) {
             notify.notify_waiters();
         }
     }
 
+    fn new_owner(&self) -> u64 {
+        self.last_owner.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     fn join(&self, inode: u64) -> Wait<'_> {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.all);
         let (count, notify) = all.entry(inode).or_default();
         *count += 1;
         Wait {
@@ -47,7 +58,7 @@ impl Waits {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        let mut all = lock(&self.waits.0);
+        let mut all = lock(&self.waits.all);
         if let Some((count, _)) = all.get_mut(&self.inode) {
             *count -= 1;
             if *count == 0 {
@@ -61,7 +72,10 @@ impl Drop for Wait<'_> {
 impl Vfs {
     /// A lock that forbids this one; `None` if there is none.
     pub async fn getlk(&self, _caller: Caller, inode: u64, wanted: Lock) -> Result<Option<Lock>> {
-        match self.own().test_lock(InodeId(inode), &asked(wanted)).await? {
+        // Who holds nothing is nobody the master knows.
+        let owner = self.owner(inode, wanted.owner).unwrap_or_default();
+        let asked = asked(Lock { owner, ..wanted });
+        match self.own().test_lock(InodeId(inode), &asked).await? {
             LockAnswer::Free => Ok(None),
             LockAnswer::Conflict(held) => Ok(Some(found(held))),
             LockAnswer::Deadlock => Ok(Some(wanted)),
@@ -83,7 +97,11 @@ impl Vfs {
         if wanted.kind == LockKind::Unlock {
             return self.unlock(inode, wanted).await;
         }
-        self.cache.at(inode, |node| node.lockers.insert(wanted.owner));
+        let owner = self.cache.at(inode, |node| {
+            let number = node.lockers.entry(wanted.owner);
+            *number.or_insert_with(|| self.waits.new_owner())
+        });
+        let wanted = Lock { owner, ..wanted };
         let Some(cancelled) = cancelled else {
             return self.try_lock(inode, wanted, false).await;
         };
@@ -116,21 +134,36 @@ impl Vfs {
         )
     }
 
-    /// What was written under the lock is there for whoever takes it next.
+    fn owner(&self, inode: u64, owner: u64) -> Option<u64> {
+        self.cache
+            .peek(inode, |node| node.lockers.get(&owner).copied())
+            .flatten()
+    }
+
     async fn unlock(&self, inode: u64, wanted: Lock) -> Result<Locked> {
-        let may_hold = self
-            .cache
-            .peek(inode, |node| node.lockers.contains(&wanted.owner));
-        if may_hold == Some(true) {
-            self.settle(inode).await;
-            self.own().lock(InodeId(inode), &asked(wanted), false).await?;
-            // Those who wait in this mount: the change stream tells nobody what was their own doing.
-            self.waits.wake(inode);
+        if let Some(owner) = self.owner(inode, wanted.owner) {
+            self.give_up(inode, Lock { owner, ..wanted }).await?;
         }
         Ok(Locked::Done)
     }
 
-    /// An owner has closed the file: its locks go. The master is asked only if it may have some.
+    /// What was written under the lock is there for whoever takes it next.
+    async fn give_up(&self, inode: u64, lock: Lock) -> Result<()> {
+        self.settle(inode).await;
+        self.own().lock(InodeId(inode), &asked(lock), false).await?;
+        // Those who wait in this mount: the change stream tells nobody what was their own doing.
+        self.waits.wake(inode);
+        Ok(())
+    }
+
+    /// The number under which an owner that goes may hold locks. From now on the kernel's name may mean another.
+    pub(super) fn forget_owner(&self, inode: u64, owner: u64) -> Option<u64> {
+        self.cache
+            .peek(inode, |node| node.lockers.remove(&owner))
+            .flatten()
+    }
+
+    /// All locks of an owner that is gone, by its number, go.
     pub(super) async fn unlock_all(&self, inode: u64, owner: u64) {
         let all = Lock {
             owner,
@@ -139,11 +172,9 @@ impl Vfs {
             end: u64::MAX,
             kind: LockKind::Unlock,
         };
-        if let Err(error) = self.unlock(inode, all).await {
+        if let Err(error) = self.give_up(inode, all).await {
             tracing::warn!(inode, %error, "locks of a closed file were not given up");
-            return;
         }
-        self.cache.peek(inode, |node| node.lockers.remove(&owner));
     }
 }
 

@@ -18,7 +18,7 @@ use super::content::Content;
 use super::lock;
 use dfs_client::Metadata;
 use names::Directory;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -60,8 +60,8 @@ pub(super) struct Node {
     pub(super) xattrs: Option<Xattrs>,
     /// Of a directory: the last file made in it was closed without a byte.
     pub(super) makes_empty_files: bool,
-    /// Lock owners that may have locks on it.
-    pub(super) lockers: BTreeSet<u64>,
+    /// Owners that may have locks on it, as the kernel names them, and their numbers at the master.
+    pub(super) lockers: BTreeMap<u64, u64>,
     known: Option<Known>,
     directory: Option<Box<Directory>>,
     /// Events about its attributes.
