@@ -449,7 +449,7 @@ impl Filesystem for Edge {
         inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
-        owner: Option<LockOwner>,
+        _owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
@@ -461,9 +461,7 @@ impl Filesystem for Edge {
             self.vfs.clone(),
             self.asked(Op::Release, inode, request).until_killed(),
         );
-        self.done(asked, reply, async move {
-            vfs.release(inode.0, handle.0, owner.map(|o| o.0)).await
-        });
+        self.done(asked, reply, async move { vfs.release(inode.0, handle.0).await });
     }
 
     fn fsync(
@@ -659,7 +657,7 @@ impl Filesystem for Edge {
         &self,
         request: &Request,
         inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         start: u64,
         end: u64,
@@ -671,18 +669,14 @@ impl Filesystem for Edge {
         let Some(lock) = decode::lock(owner, (start, end), typ, pid) else {
             return reply.error(Errno::EINVAL);
         };
-        let (vfs, caller, token) = (
-            self.vfs.clone(),
-            self.names.caller(request),
-            CancellationToken::new(),
-        );
+        let (vfs, token) = (self.vfs.clone(), CancellationToken::new());
         let mut asked = self.asked(Op::Setlk, inode, request);
         if sleep {
             asked = asked.until_cancelled(token.clone());
         }
         let work = async move {
             let cancelled = sleep.then(|| token.cancelled());
-            vfs.setlk(caller, inode.0, lock, cancelled).await
+            vfs.setlk(inode.0, handle.0, lock, cancelled).await
         };
         self.desk.serve(asked, reply, work, |reply, locked| match locked {
             Locked::Done => reply.ok(),

@@ -228,10 +228,10 @@ impl Vfs {
         flushed
     }
 
-    /// The last descriptor of the handle is closed. `owner`: whose flock locks go.
-    pub async fn release(&self, inode: u64, handle: u64, owner: Option<u64>) -> Result<()> {
-        // Before anything is waited for: the kernel may use the name again.
-        let owner = owner.and_then(|owner| self.forget_owner(inode, owner));
+    /// The last descriptor of the handle is closed: locks that were its own go.
+    pub async fn release(&self, inode: u64, handle: u64) -> Result<()> {
+        // Before anything is waited for: the kernel may use their owners' names again.
+        let owners = self.forget_handle(inode, handle);
         let Some(file) = lock(&self.files.open).remove(&handle) else {
             return Ok(());
         };
@@ -245,7 +245,7 @@ impl Vfs {
             false => file.content.settle().await,
         };
         drop(file);
-        if let Some(owner) = owner {
+        for owner in owners {
             self.unlock_all(inode, owner).await;
         }
         self.closed(inode);

@@ -3,12 +3,14 @@
 //! flock(2) looks like a lock on the whole range here, since the kernel's requests are the same. Whoever waits is told
 //! by the change stream when it may try again, and tries every second in any case.
 //!
-//! The kernel names the owner of a flock by the address of the open file, and says that this was closed only after the
-//! address may belong to another one. So owners have numbers of our own, and a closed file's number is never used again.
+//! The kernel names the owner of a flock, or of a lock of an open file description, by the address of the open file. It
+//! says nothing of such locks when the file is closed but that it is, and that only after the address may belong to
+//! another one. So owners have numbers of our own, a closed file's number is never used again, and an owner is gone when
+//! the last of the handles through which it has locked is. (A process's locks have gone before: with the first close.)
 
 use super::{Caller, Lock, LockKind, Locked, Vfs, lock};
 use dfs_client::{InodeId, LockAnswer, LockRange, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,6 +26,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Waits {
     all: Mutex<HashMap<u64, (usize, Arc<Notify>)>>,
     last_owner: AtomicU64,
+}
+
+/// An owner of locks on an inode.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Locker {
+    /// At the master.
+    number: u64,
+    /// Through which it has asked.
+    handles: BTreeSet<u64>,
 }
 
 /// A place among those who wait for an inode's locks.
@@ -82,12 +93,12 @@ impl Vfs {
         }
     }
 
-    /// Takes, changes or gives up a lock. With `cancelled` it waits for others until that future is ready;
+    /// Takes, changes or gives up a lock through a handle. With `cancelled` it waits for others until that future is ready;
     /// without it does not wait.
     pub async fn setlk<C>(
         &self,
-        _caller: Caller,
         inode: u64,
+        handle: u64,
         wanted: Lock,
         cancelled: Option<C>,
     ) -> Result<Locked>
@@ -98,8 +109,12 @@ impl Vfs {
             return self.unlock(inode, wanted).await;
         }
         let owner = self.cache.at(inode, |node| {
-            let number = node.lockers.entry(wanted.owner);
-            *number.or_insert_with(|| self.waits.new_owner())
+            let locker = node.lockers.entry(wanted.owner).or_insert_with(|| Locker {
+                number: self.waits.new_owner(),
+                handles: BTreeSet::new(),
+            });
+            locker.handles.insert(handle);
+            locker.number
         });
         let wanted = Lock { owner, ..wanted };
         let Some(cancelled) = cancelled else {
@@ -136,7 +151,7 @@ impl Vfs {
 
     fn owner(&self, inode: u64, owner: u64) -> Option<u64> {
         self.cache
-            .peek(inode, |node| node.lockers.get(&owner).copied())
+            .peek(inode, |node| node.lockers.get(&owner).map(|locker| locker.number))
             .flatten()
     }
 
@@ -161,6 +176,18 @@ impl Vfs {
         self.cache
             .peek(inode, |node| node.lockers.remove(&owner))
             .flatten()
+            .map(|locker| locker.number)
+    }
+
+    /// A handle is closed: the numbers of the owners that go with it.
+    pub(super) fn forget_handle(&self, inode: u64, handle: u64) -> Vec<u64> {
+        let gone = self.cache.peek(inode, |node| {
+            let gone =
+                |_: &u64, locker: &mut Locker| locker.handles.remove(&handle) && locker.handles.is_empty();
+            let gone = node.lockers.extract_if(.., gone);
+            gone.map(|(_, locker)| locker.number).collect()
+        });
+        gone.unwrap_or_default()
     }
 
     /// All locks of an owner that is gone, by its number, go.

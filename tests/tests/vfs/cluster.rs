@@ -212,7 +212,7 @@ impl Mount {
 
     pub async fn close(&self, inode: u64, handle: u64) {
         self.vfs.flush(inode, handle, 1).await.unwrap();
-        self.vfs.release(inode, handle, None).await.unwrap();
+        self.vfs.release(inode, handle).await.unwrap();
     }
 
     /// All bytes of a file, opened and closed for that.

@@ -288,7 +288,11 @@ async fn locks_are_taken_tested_and_given_up() {
         end: u64::MAX,
         kind,
     };
-    let take = |owner, kind| mount.vfs.setlk(ROOT, file, all(owner, kind), None::<Pending<()>>);
+    let take = |owner, kind| {
+        mount
+            .vfs
+            .setlk(file, opened.handle, all(owner, kind), None::<Pending<()>>)
+    };
     assert_eq!(take(1, LockKind::Exclusive).await.unwrap(), Locked::Done);
     assert_eq!(take(2, LockKind::Shared).await.unwrap(), Locked::Held);
     let held = mount
@@ -300,7 +304,7 @@ async fn locks_are_taken_tested_and_given_up() {
     assert_eq!((held.owner, held.pid, held.kind), (1, 5, LockKind::Exclusive));
     let waits = mount
         .vfs
-        .setlk(ROOT, file, all(2, LockKind::Shared), Some(pending()));
+        .setlk(file, opened.handle, all(2, LockKind::Shared), Some(pending()));
     let frees = async {
         tokio::task::yield_now().await;
         mount.vfs.flush(file, opened.handle, 1).await.unwrap();
@@ -309,12 +313,39 @@ async fn locks_are_taken_tested_and_given_up() {
     assert_eq!(waited.unwrap(), Locked::Done);
     let cancelled = mount
         .vfs
-        .setlk(ROOT, file, all(3, LockKind::Exclusive), Some(async {}));
+        .setlk(file, opened.handle, all(3, LockKind::Exclusive), Some(async {}));
     assert_eq!(cancelled.await.unwrap(), Locked::Cancelled);
     assert_eq!(take(2, LockKind::Unlock).await.unwrap(), Locked::Done);
     assert_eq!(take(3, LockKind::Exclusive).await.unwrap(), Locked::Done);
-    mount.vfs.release(file, opened.handle, Some(3)).await.unwrap();
+    mount.vfs.release(file, opened.handle).await.unwrap();
     assert_eq!(take(4, LockKind::Exclusive).await.unwrap(), Locked::Done);
+}
+
+/// The kernel calls an open file's locks by its address, which the next open file may get before the first is released.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_outlives_the_release_of_another_file_that_had_its_owners_name() {
+    let cluster = Cluster::start().await;
+    let mount = cluster.mount().await;
+    let file = mount.put(TOP, "f", b"").await;
+    let open = || mount.vfs.open(ROOT, file, crate::cluster::RDWR);
+    let (first, second) = (open().await.unwrap().handle, open().await.unwrap().handle);
+    let take = |handle, owner| {
+        let wanted = Lock {
+            owner,
+            pid: 5,
+            start: 0,
+            end: u64::MAX,
+            kind: LockKind::Exclusive,
+        };
+        mount.vfs.setlk(file, handle, wanted, None::<Pending<()>>)
+    };
+    assert_eq!(take(first, 1).await.unwrap(), Locked::Done);
+    assert_eq!(take(second, 1).await.unwrap(), Locked::Done);
+    mount.vfs.release(file, first).await.unwrap();
+    let third = open().await.unwrap().handle;
+    assert_eq!(take(third, 2).await.unwrap(), Locked::Held);
+    mount.vfs.release(file, second).await.unwrap();
+    assert_eq!(take(third, 2).await.unwrap(), Locked::Done);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,7 @@ pub(super) use names::{Leads, Line, Own};
 
 use super::content::Content;
 use super::lock;
+use super::locks::Locker;
 use dfs_client::Metadata;
 use names::Directory;
 use std::collections::{BTreeMap, HashMap};
@@ -60,8 +61,8 @@ pub(super) struct Node {
     pub(super) xattrs: Option<Xattrs>,
     /// Of a directory: the last file made in it was closed without a byte.
     pub(super) makes_empty_files: bool,
-    /// Owners that may have locks on it, as the kernel names them, and their numbers at the master.
-    pub(super) lockers: BTreeMap<u64, u64>,
+    /// Owners that may have locks on it, by the kernel's names.
+    pub(super) lockers: BTreeMap<u64, Locker>,
     known: Option<Known>,
     directory: Option<Box<Directory>>,
     /// Events about its attributes.
