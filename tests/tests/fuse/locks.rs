@@ -145,7 +145,10 @@ fn a_waiter_is_woken_when_the_other_mount_lets_go() {
         for _ in 0..scaled("DFS_WAKES", 20, 4) {
             let path = |mount: usize| place.at(mount).join("file");
             let holder = open(&path(0))?;
-            try_lock(&holder, WRITE, 0, 0)?;
+            // The kernel tells of a file's end, and so of its locks', when close(2) has been answered.
+            until("the last waiter's file holds no lock", WOKEN_WITHIN, || {
+                try_lock(&holder, WRITE, 0, 0) == Ok(())
+            })?;
             let waiter = waiting(path(1))?;
             let start = Instant::now();
             drop(holder);
