@@ -40,16 +40,13 @@ impl Names {
     /// The caller of a request.
     #[must_use]
     pub(crate) fn caller(self, request: &fuser::Request) -> Caller {
-        let (uid, gid) = match self {
-            Names::RootSquashed if request.uid() == 0 => (NOBODY, NOBODY),
-            Names::Own | Names::RootSquashed => (request.uid(), request.gid()),
-            Names::Shown => (0, 0),
+        let (uid, gid, pid) = match self {
+            // Without the process: root's groups are not nobody's.
+            Names::RootSquashed if request.uid() == 0 => (NOBODY, NOBODY, 0),
+            Names::Own | Names::RootSquashed => (request.uid(), request.gid(), request.pid()),
+            Names::Shown => (0, 0, 0),
         };
-        Caller {
-            uid,
-            gid,
-            pid: request.pid(),
-        }
+        Caller { uid, gid, pid }
     }
 }
 
@@ -81,8 +78,8 @@ impl Groups {
     /// A caller's groups; at most a second old.
     #[must_use]
     pub(crate) fn of(&self, caller: Caller) -> Vec<u32> {
-        // Root passes anyway, the kernel asks for nobody, and nobody is in no group.
-        if caller.uid == 0 || caller.pid == 0 || caller.uid == NOBODY {
+        // Root passes anyway, and who has no process has no groups.
+        if caller.uid == 0 || caller.pid == 0 {
             return Vec::new();
         }
         let now = self.clock.now();

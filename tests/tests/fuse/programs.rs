@@ -55,7 +55,7 @@ echo 'as it should be'
 
 fn sqlite(name: &'static str, mode: &'static str) {
     run(name, &["sqlite3"], SQLITE, &|place| {
-        let transactions = scaled("DFS_SQLITE_TRANSACTIONS", 400, 60).to_string();
+        let transactions = scaled("DFS_SQLITE_TRANSACTIONS", 1_500, 100).to_string();
         vec![mode.to_owned(), transactions, text(place.at(1))]
     });
 }
