@@ -9,7 +9,7 @@ use crate::engine::Core;
 use crate::file::Opened;
 use crate::types::Caller;
 use dfs_proto::{InodeId, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(crate) struct Window {
     tried: Instant,
     /// A replica spoke against it.
     doubted: bool,
+    /// Nobody told of other clients' changes since: it stands in while the master cannot be asked, but for its holes.
+    surmised: bool,
 }
 
 /// The windows of one open file.
@@ -169,6 +171,41 @@ impl Locations {
         self.windows.lock().expect("no panic while held").clear();
     }
 
+    /// Other clients' changes are not told for now. What is known is used only while the master cannot be asked,
+    /// together with what this client was granted.
+    pub(crate) fn unsure(&self) {
+        let granted = std::mem::take(&mut *self.granted.lock().expect("no panic while held"));
+        let mut windows = self.windows.lock().expect("no panic while held");
+        let known: BTreeSet<u64> = windows.keys().copied().collect();
+        for (offset, (extent, at)) in granted {
+            let index = offset / self.window_bytes;
+            // A known window has it already.
+            if !known.contains(&index) {
+                let made = windows.entry(index).or_insert_with(|| self.unasked(at));
+                Arc::make_mut(made).place(extent);
+            }
+        }
+        while windows.len() > WINDOWS_MAX {
+            windows.pop_first();
+        }
+        for window in windows.values_mut() {
+            let window = Arc::make_mut(window);
+            (window.doubted, window.surmised) = (true, true);
+        }
+    }
+
+    fn unasked(&self, asked: Instant) -> Arc<Window> {
+        Arc::new(Window {
+            extents: Vec::new(),
+            size: self.known_size(),
+            writing: true,
+            asked,
+            tried: asked,
+            doubted: true,
+            surmised: true,
+        })
+    }
+
     /// This client may write a chunk, and so knows where it is.
     pub(crate) fn granted(&self, grant: &Grant) {
         let extent = Extent {
@@ -196,7 +233,10 @@ impl Locations {
     /// What the master says of a hole may be believed.
     pub(crate) fn is_recent(&self, window: &Window) -> bool {
         let age = self.core.clock.now().saturating_duration_since(window.tried);
-        self.informed || age < self.core.master.timings().location_cache
+        if self.informed {
+            return !window.surmised;
+        }
+        age < self.core.master.timings().location_cache
     }
 
     fn known(&self, index: u64) -> Option<Arc<Window>> {
@@ -212,7 +252,7 @@ impl Locations {
         let now = self.core.clock.now();
         let good = |w: &Arc<Window>| {
             let age = now.saturating_duration_since(w.tried);
-            let life = if w.writing && !self.informed {
+            let life = if w.surmised || w.writing && !self.informed {
                 timings.location_cache
             } else {
                 timings.read_token / 2
@@ -255,6 +295,7 @@ impl Locations {
             asked,
             tried: asked,
             doubted: false,
+            surmised: false,
         };
         let range = index * self.window_bytes..(index + 1) * self.window_bytes;
         let granted = self.granted.lock().expect("no panic while held");

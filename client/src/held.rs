@@ -119,6 +119,12 @@ impl Handle {
         self.reader().locations.forget();
     }
 
+    /// Nobody tells of other clients' changes for now: what is known of the file's chunks serves only while the master
+    /// cannot be asked.
+    pub fn unsure(&self) {
+        self.reader().locations.unsure();
+    }
+
     /// Where chunks are in a range, as the master knows it now: (offset, committed bytes), in order. Elsewhere, and
     /// behind those bytes, are holes.
     pub async fn chunks_in(&self, range: std::ops::Range<u64>) -> Result<Vec<(u64, u64)>> {

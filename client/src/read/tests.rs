@@ -218,6 +218,46 @@ async fn an_opened_file_is_read_while_the_master_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_nobody_tells_of_changes_what_is_known_serves_only_while_the_master_is_away() {
+    let (cluster, client, bytes) = stored(100).await;
+    let options = OpenOptions::new().read(true).write(true).informed(true);
+    let file = client.open_with("/f", options.clone()).await.unwrap();
+    let handle = file.handle();
+    handle.read_at(0, 10).await.unwrap();
+    handle.unsure();
+    let locates = cluster.state().locates;
+    assert!(handle.read_within(3, 10).await.unwrap() == bytes[3..13]);
+    assert_eq!(cluster.state().locates, locates + 1, "the master is asked");
+    handle.unsure();
+    cluster.state().master_away = true;
+    assert!(handle.read_within(3, 10).await.unwrap() == bytes[3..13]);
+    let hole = handle.read_within(CHUNK_BYTES, 10).await;
+    assert_eq!(
+        hole.unwrap_err().code,
+        Code::Unavailable,
+        "another may have filled it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_and_never_asked_for_is_read_while_the_master_is_away() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .informed(true);
+    let file = client.open_with("/f", options).await.unwrap();
+    let handle = file.handle();
+    handle.write_at(0, Bytes::from_static(b"own")).await.unwrap();
+    handle.sync_all().await.unwrap();
+    handle.unsure();
+    cluster.state().master_away = true;
+    assert_eq!(&handle.read_within(0, 3).await.unwrap()[..], b"own");
+}
+
+#[tokio::test(start_paused = true)]
 async fn holes_are_zeros_and_written_bytes_are_not() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;

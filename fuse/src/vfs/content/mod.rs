@@ -225,6 +225,7 @@ impl Content {
         // Also if it is older than what is known: that may have come with an own answer, and the bytes did not.
         state.learn(metadata);
         self.forget(&mut state);
+        self.handle.forget();
     }
 
     /// Nothing known of the file is sure any more (the change stream broke): as [`Content::changed`].
@@ -232,6 +233,8 @@ impl Content {
         let mut state = self.state();
         state.turn = false;
         self.forget(&mut state);
+        // Open files can be read while the master is away.
+        self.handle.unsure();
     }
 
     fn forget(&self, state: &mut State) {
@@ -239,7 +242,6 @@ impl Content {
         state.flying.iter_mut().for_each(|f| f.keep = false);
         state.doubtful = true;
         self.shared.clean().remove_file(self.inode().0);
-        self.handle.forget();
     }
 
     /// Nothing is buffered, on its way or uncommitted, and no turn is held.
