@@ -30,6 +30,8 @@ pub struct Grants {
     by_client: BTreeMap<ClientId, BTreeSet<ChunkHandle>>,
     abandoned: BTreeSet<ChunkHandle>,
     open: BTreeMap<ChunkHandle, Open>,
+    /// Grants that have ended so far.
+    ended: u64,
 }
 
 /// Stands for a writer whose grant a restarted master has forgotten.
@@ -43,7 +45,14 @@ impl Grants {
             by_client: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             open: BTreeMap::new(),
+            ended: 0,
         }
+    }
+
+    /// Grants that have ended so far: while it stays the same, nobody who was writing has committed a last length.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.ended
     }
 
     /// Gives or renews a grant.
@@ -58,6 +67,7 @@ impl Grants {
 
     /// The writer gives it back: it has committed what it wrote.
     pub fn release(&mut self, chunk: ChunkHandle, client: ClientId) {
+        self.ended += 1;
         for who in [client, FORGOTTEN] {
             if let Some(writers) = self.by_chunk.get_mut(&chunk) {
                 writers.remove(&who);

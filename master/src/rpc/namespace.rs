@@ -10,6 +10,9 @@ use dfs_proto::{ClientId, Code, Error, InodeId, Result, Version, pb};
 use pb::query_reply::Result as Told;
 use pb::query_request::Query;
 
+/// How often a place is looked up anew because a writer has just ended.
+const LOCATE_TRIES: u32 = 3;
+
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct Service(pub(super) Door);
@@ -185,14 +188,12 @@ impl Service {
         (offset, length): (u64, u64),
     ) -> Result<pb::Located> {
         let desk = &self.0.desk;
-        let location = desk
-            .read(move |read| state::locate(read, caller.as_ref(), inode, offset, length))
-            .await??;
+        let (location, writing) = self.location(caller, inode, (offset, length)).await?;
         let key = desk.signing_key();
         let mut located = pb::Located {
             size: location.size,
             extents: Vec::new(),
-            writing: false,
+            writing,
         };
         for extent in location.extents {
             let (handle, record) = (extent.handle, &extent.chunk);
@@ -200,7 +201,6 @@ impl Service {
                 let version = Version(record.active.version);
                 return Err(Error::new(Code::Busy, "the file is being cut").on_chunk(handle, version));
             }
-            located.writing |= desk.live.lock().grants.is_writing(handle);
             let capability = desk.capability(handle, record, Operations::READ, client);
             located.extents.push(pb::Extent {
                 offset: extent.offset,
@@ -210,6 +210,35 @@ impl Service {
             });
         }
         Ok(located)
+    }
+
+    /// Where the bytes are, and whether somebody is writing them. A grant that ends between the two questions would leave
+    /// a length from before its last commit that nobody seems to be changing: bytes behind it would be taken for a hole.
+    async fn location(
+        &self,
+        caller: Option<Caller>,
+        inode: InodeId,
+        (offset, length): (u64, u64),
+    ) -> Result<(state::Location, bool)> {
+        let desk = &self.0.desk;
+        let mut ended = desk.live.lock().grants.ended();
+        for _ in 0..LOCATE_TRIES {
+            let caller = caller.clone();
+            let location = desk
+                .read(move |read| state::locate(read, caller.as_ref(), inode, offset, length))
+                .await??;
+            let live = desk.live.lock();
+            let writing = location.extents.iter().any(|e| live.grants.is_writing(e.handle));
+            if writing || live.grants.ended() == ended {
+                return Ok((location, writing));
+            }
+            ended = live.grants.ended();
+        }
+        // Too much comes and goes: whoever believes that somebody writes asks the replicas.
+        let location = desk
+            .read(move |read| state::locate(read, caller.as_ref(), inode, offset, length))
+            .await??;
+        Ok((location, true))
     }
 
     async fn test_lock(&self, client: ClientId, test: &pb::TestLock) -> Result<Told> {
