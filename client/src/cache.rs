@@ -11,7 +11,7 @@ use crate::types::Caller;
 use dfs_proto::{InodeId, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -52,7 +52,7 @@ pub(crate) struct Locations {
     /// Bytes of a window.
     window_bytes: u64,
     /// Never held across an await.
-    windows: Mutex<BTreeMap<u64, Arc<Window>>>,
+    windows: Mutex<Windows>,
     /// Chunks this client was granted lately, and when: an answer that was asked for before does not know them.
     granted: Mutex<BTreeMap<u64, (Extent, Instant)>>,
     /// Someone tells of other clients' changes: what is known stays right.
@@ -61,6 +61,14 @@ pub(crate) struct Locations {
     size: AtomicU64,
     /// Held while the master is asked, so that parallel readers ask once.
     asking: tokio::sync::Mutex<()>,
+}
+
+/// What is known, and since when.
+#[derive(Debug, Default)]
+struct Windows {
+    known: BTreeMap<u64, Arc<Window>>,
+    /// How often all was forgotten: an answer that was asked for before that is not kept.
+    forgotten: u64,
 }
 
 impl Window {
@@ -96,7 +104,8 @@ impl Locations {
         if located.size <= end
             || located.size <= self.window_bytes && located.extents.len() < WINDOW_SLOTS as usize
         {
-            self.keep(0, located, self.core.clock.now());
+            let forgotten = self.windows().forgotten;
+            self.keep(0, forgotten, located, self.core.clock.now());
         }
     }
 
@@ -125,13 +134,14 @@ impl Locations {
         if let Some(known) = self.fresh(index, not_before) {
             return Ok(known);
         }
+        let forgotten = self.windows().forgotten;
         let old = self.known(index).filter(|w| !self.expired(w));
         let by = if old.is_some() {
             deadline.min(self.core.clock.now() + REFRESH_DEADLINE)
         } else {
             deadline
         };
-        match (self.ask(index, by).await, old) {
+        match (self.ask(index, forgotten, by).await, old) {
             (Ok(window), _) => Ok(window),
             (Err(error), Some(old)) if error.retry() == dfs_proto::Retry::Other => {
                 tracing::debug!(inode = %self.inode, %error, "locations stay as they are known");
@@ -140,7 +150,7 @@ impl Locations {
                     doubted: false,
                     ..(*old).clone()
                 });
-                self.insert(index, tried.clone());
+                self.insert(index, forgotten, tried.clone());
                 Ok(tried)
             }
             (Err(error), _) => Err(error),
@@ -150,7 +160,7 @@ impl Locations {
     /// What is known must not be used again without asking, if it is still `used`.
     pub(crate) fn doubt(&self, offset: u64, used: &Arc<Window>) {
         let index = offset / self.window_bytes;
-        let mut windows = self.windows.lock().expect("no panic while held");
+        let windows = &mut self.windows().known;
         if windows
             .get(&index)
             .is_some_and(|w| w.asked == used.asked && w.tried == used.tried)
@@ -168,14 +178,25 @@ impl Locations {
     /// Nothing is known any more.
     pub(crate) fn forget(&self) {
         self.granted.lock().expect("no panic while held").clear();
-        self.windows.lock().expect("no panic while held").clear();
+        let mut windows = self.windows();
+        windows.known.clear();
+        windows.forgotten += 1;
+    }
+
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().expect("no panic while held")
     }
 
     /// Other clients' changes are not told for now. What is known is used only while the master cannot be asked,
     /// together with what this client was granted.
     pub(crate) fn unsure(&self) {
         let granted = std::mem::take(&mut *self.granted.lock().expect("no panic while held"));
-        let mut windows = self.windows.lock().expect("no panic while held");
+        let Windows {
+            known: windows,
+            forgotten,
+        } = &mut *self.windows();
+        // An answer that is on its way may be as old as what is known.
+        *forgotten += 1;
         let known: BTreeSet<u64> = windows.keys().copied().collect();
         for (offset, (extent, at)) in granted {
             let index = offset / self.window_bytes;
@@ -222,8 +243,7 @@ impl Locations {
             granted.insert(extent.offset, (extent.clone(), now));
         }
         let index = extent.offset / self.window_bytes;
-        let mut windows = self.windows.lock().expect("no panic while held");
-        if let Some(known) = windows.get_mut(&index) {
+        if let Some(known) = self.windows().known.get_mut(&index) {
             let mut window = (**known).clone();
             window.place(extent);
             *known = Arc::new(window);
@@ -240,11 +260,7 @@ impl Locations {
     }
 
     fn known(&self, index: u64) -> Option<Arc<Window>> {
-        self.windows
-            .lock()
-            .expect("no panic while held")
-            .get(&index)
-            .cloned()
+        self.windows().known.get(&index).cloned()
     }
 
     fn fresh(&self, index: u64, not_before: Option<Instant>) -> Option<Arc<Window>> {
@@ -267,7 +283,7 @@ impl Locations {
         window.extents.iter().any(|e| e.capability.expires_unix_ms <= now)
     }
 
-    async fn ask(&self, index: u64, deadline: Instant) -> Result<Arc<Window>> {
+    async fn ask(&self, index: u64, forgotten: u64, deadline: Instant) -> Result<Arc<Window>> {
         let asked = self.core.clock.now();
         let (start, end) = (index * self.window_bytes, (index + 1) * self.window_bytes);
         let mut all = Located::default();
@@ -281,12 +297,12 @@ impl Locations {
             all.writing |= page.writing;
             all.extents.extend(page.extents);
             if !full || position >= end {
-                return Ok(self.keep(index, all, asked));
+                return Ok(self.keep(index, forgotten, all, asked));
             }
         }
     }
 
-    fn keep(&self, index: u64, located: Located, asked: Instant) -> Arc<Window> {
+    fn keep(&self, index: u64, forgotten: u64, located: Located, asked: Instant) -> Arc<Window> {
         self.size.store(located.size, Ordering::Relaxed);
         let mut window = Window {
             extents: located.extents,
@@ -306,16 +322,53 @@ impl Locations {
         }
         let window = Arc::new(window);
         // Still under the lock: a grant comes before this, and is in it, or after, and is put into it.
-        self.insert(index, window.clone());
+        self.insert(index, forgotten, window.clone());
         drop(granted);
         window
     }
 
-    fn insert(&self, index: u64, window: Arc<Window>) {
-        let mut windows = self.windows.lock().expect("no panic while held");
-        if windows.len() >= WINDOWS_MAX {
-            windows.pop_first();
+    /// Keeps it, unless all was forgotten since it was asked for: it serves who asked, whose read began before that.
+    fn insert(&self, index: u64, forgotten: u64, window: Arc<Window>) {
+        let mut windows = self.windows();
+        if windows.forgotten != forgotten {
+            return;
         }
-        windows.insert(index, window);
+        if windows.known.len() >= WINDOWS_MAX {
+            windows.known.pop_first();
+        }
+        windows.known.insert(index, window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::OpenOptions;
+    use crate::fake::{Cluster, pattern};
+    use bytes::Bytes;
+    use futures::poll;
+    use std::pin::pin;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_asked_for_before_all_was_forgotten_is_not_kept() {
+        let cluster = Cluster::start(3).await;
+        let client = cluster.client().await;
+        let mut file = client.create("/f").await.unwrap();
+        file.write_bytes(Bytes::from(pattern(100))).await.unwrap();
+        file.close().await.unwrap();
+        let options = OpenOptions::new().read(true).informed(true);
+        let file = client.open_with("/f", options).await.unwrap();
+        let locations = &file.handle().reader().locations;
+        let deadline = locations.core.master.deadline();
+        locations.forget();
+        {
+            let mut asked = pin!(locations.window(0, None, deadline));
+            assert!(poll!(asked.as_mut()).is_pending());
+            // Another client changes the file, and is told of before the answer is here.
+            locations.forget();
+            assert_eq!(asked.await.unwrap().size, 100);
+        }
+        assert!(locations.known(0).is_none());
+        locations.window(0, None, deadline).await.unwrap();
+        assert!(locations.known(0).is_some());
     }
 }

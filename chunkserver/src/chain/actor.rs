@@ -323,6 +323,8 @@ impl Actor {
     }
 
     fn act(&mut self) -> Life {
+        // First: whoever hears of an acknowledgement finds its bytes shut or committed.
+        self.show();
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Ack {
@@ -347,7 +349,6 @@ impl Actor {
                 Effect::Take { .. } | Effect::Gap => unreachable!("answered where the packet came in"),
             }
         }
-        self.show();
         Life::On
     }
 

@@ -34,8 +34,7 @@ pub(super) fn at_once(ground: &Ground, capability: &Capability, request: &pb::Re
         Some(gate) => gate.readable(&range, held)?,
         None => held,
     };
-    if length < capability.length.min(held) {
-        // The reader knows of more that is committed than this member has heard of yet.
+    if length < least(capability, &range, held) {
         return None;
     }
     let read = replica.try_read(range.start..range.end.min(length))?;
@@ -57,6 +56,13 @@ pub(super) async fn patiently(ground: &Ground, capability: &Capability, request:
     Err(not_yet(ground, capability))
 }
 
+/// How much must be committed before the range is read: what the reader knows of, and what is held of the range when the
+/// question comes. All that was ever acknowledged is held, but this member may not have heard yet that it is committed:
+/// a shorter answer would make a hole of it.
+fn least(capability: &Capability, range: &Range<u64>, held: u64) -> u64 {
+    range.end.max(capability.length).min(held)
+}
+
 /// The length readers may see, once all of the range below it is committed.
 async fn committed(
     ground: &Ground,
@@ -74,7 +80,7 @@ async fn committed(
     } else {
         COMMIT_PATIENCE
     };
-    let bounds = (capability.length.min(length), length);
+    let bounds = (least(capability, range, length), length);
     let readable = gate.wait_readable(range, bounds, patience).await;
     readable.ok_or_else(|| not_yet(ground, capability))
 }

@@ -264,6 +264,29 @@ async fn what_is_written_to_the_head_is_read_from_every_member() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn growth_that_was_acknowledged_is_read_from_every_member_at_once() {
+    let nodes = nodes(3).await;
+    let young = capability(&nodes, 1);
+    let mut client = Client::connect(&nodes[0].member.addr).await;
+    client.open(&young, 5).await.unwrap();
+    let mut readers = Vec::new();
+    for node in &nodes {
+        readers.push(Client::connect(&node.member.addr).await);
+    }
+    // Members hear of a commit a moment after the writer. The readers' capability knows of no bytes at all.
+    for sequence in 1..=100 {
+        client
+            .packet(sequence, 10 * (sequence - 1), &[7; 10], false)
+            .await;
+        client.acked(sequence).await.unwrap();
+        for reader in &mut readers {
+            let (_, got) = reader.read(&young, 0, 2_000).await.unwrap();
+            assert_eq!(got.len() as u64, 10 * sequence);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_member_ends_the_stream_with_its_name() {
     let mut nodes = nodes(3).await;
     let capability = capability(&nodes, 1);
