@@ -15,7 +15,7 @@ Examples:
   dfs fsck / --verify                     reads every replica of every chunk
 
 Paths in dfs are absolute. Every command has examples of its own: `dfs put --help`.
-Exit codes: 0 done, 1 failed, 2 typed wrongly; `fsck` also 3 (under goal) and 4 (missing or corrupt).";
+Exit codes: 0 done, 1 failed, 2 typed wrongly; `fsck` and `explain` also 3 (under goal) and 4 (missing or corrupt).";
 
 /// A distributed chunk file system: one master says where, chunkservers hold the bytes, in as many copies as asked for.
 #[derive(Debug, clap::Parser)]

@@ -8,11 +8,11 @@
 use crate::convert::{self, AdminStub, Answered, Change, Changed, Opened, Query};
 use crate::session::{Session, Ticket, Writing};
 use crate::settings::Settings;
-use crate::types::{Caller, ChunkState, Node, Status};
+use crate::types::{Caller, ChunkAccount, ChunkState, Node, NodeAccount, Status};
 use dfs_proto::calls::Line;
 use dfs_proto::limits::Timings;
 use dfs_proto::net::{Dial, channel};
-use dfs_proto::{Code, Error, InodeId, Result, Retry};
+use dfs_proto::{ChunkHandle, Code, Error, InodeId, NodeId, Result, Retry};
 use dfs_stdx::backoff::Backoff;
 use dfs_stdx::{Clock, Rng};
 use std::sync::{Arc, Mutex, Weak};
@@ -242,6 +242,24 @@ impl Master {
             async move { stub.chunks(request).await }
         };
         convert::admin::chunks(self.admin(ask).await?)
+    }
+
+    /// Why a chunk is as it is.
+    pub(crate) async fn explain_chunk(&self, chunk: ChunkHandle) -> Result<ChunkAccount> {
+        let ask = |mut stub: AdminStub| {
+            let request = convert::admin::explain_chunk_request(chunk);
+            async move { stub.explain_chunk(request).await }
+        };
+        convert::admin::chunk_account(self.admin(ask).await?)
+    }
+
+    /// What rests on a chunkserver.
+    pub(crate) async fn explain_node(&self, node: NodeId) -> Result<NodeAccount> {
+        let ask = |mut stub: AdminStub| {
+            let request = convert::admin::explain_node_request(node);
+            async move { stub.explain_node(request).await }
+        };
+        Ok(convert::admin::node_account(self.admin(ask).await?))
     }
 
     async fn admin<T, F>(&self, ask: impl Fn(AdminStub) -> F) -> Result<T>

@@ -3,9 +3,9 @@
 use crate::client::Client;
 use crate::convert::data;
 use crate::splits;
-use crate::types::{ChunkState, Node, Probed, Space, Split, Status};
+use crate::types::{ChunkAccount, ChunkState, Node, NodeAccount, Probed, Space, Split, Status};
 use dfs_proto::capability::Member;
-use dfs_proto::{Code, Error, NodeId, Result};
+use dfs_proto::{ChunkHandle, Code, Error, NodeId, Result};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +30,16 @@ impl Client {
     /// All chunkservers.
     pub async fn nodes(&self) -> Result<Vec<Node>> {
         self.inodes.core.master.nodes().await
+    }
+
+    /// Why a chunk is as it is, and what it waits for.
+    pub async fn explain_chunk(&self, chunk: ChunkHandle) -> Result<ChunkAccount> {
+        self.inodes.core.master.explain_chunk(chunk).await
+    }
+
+    /// What rests on a chunkserver, and whether it may be rebooted.
+    pub async fn explain_node(&self, node: NodeId) -> Result<NodeAccount> {
+        self.inodes.core.master.explain_node(node).await
     }
 
     /// The chunks of a file; holes are gaps between them.

@@ -97,6 +97,7 @@ mod tests {
             changing: false,
             members: hosts.iter().map(member).collect(),
             replicas: Vec::new(),
+            lost_bytes: 0,
             token: Default::default(),
         }
     }

@@ -1,9 +1,11 @@
 //! The nouns that callers see: what the cluster says about files, chunks, servers.
 
+mod explain;
 mod watch;
 
 use dfs_proto::capability::Member;
 use dfs_proto::{ChunkHandle, ClientId, InodeId, NodeId, Version};
+pub use explain::{ChunkAccount, NodeAccount};
 use std::time::Duration;
 pub use watch::{Change, Changes, Event, Sequence};
 
@@ -371,7 +373,7 @@ pub struct NodeDisk {
 }
 
 /// One chunk of a file with what the master knows of its replicas.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ChunkState {
     /// Where it begins in the file, bytes.
     pub offset: u64,
@@ -393,6 +395,8 @@ pub struct ChunkState {
     pub members: Vec<Member>,
     /// As last reported by live servers.
     pub replicas: Vec<KnownReplica>,
+    /// Bytes behind its length that were acknowledged, never fsynced, and went with a power cut of all replicas.
+    pub lost_bytes: u64,
     /// For probes; meaningless to callers.
     pub(crate) token: crate::convert::Token,
 }

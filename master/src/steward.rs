@@ -7,6 +7,7 @@
 
 mod change;
 mod collect;
+mod explain;
 mod join;
 mod survey;
 
@@ -19,6 +20,7 @@ pub use change::load_keys;
 use change::{Changes, Progress, Reason};
 use dfs_proto::{ChunkHandle, ClientId, Code, Error, NodeId, Result, Version};
 use dfs_stdx::clock::Instant;
+pub use explain::{ChunkAccount, NodeAccount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

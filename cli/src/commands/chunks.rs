@@ -66,7 +66,7 @@ pub(super) fn rows(
             chunk: chunk.map(|c| c.chunk.to_string()),
             version: chunk.map_or(0, |c| c.version.0),
             goal: chunk.map_or(goal, |c| c.goal),
-            state: chunk.map_or("ok", |c| chunk_state(c.goal, c.writing, &members)),
+            state: chunk.map_or("ok", |c| chunk_state(c, &members)),
             members,
         });
     };
@@ -84,15 +84,22 @@ pub(super) fn rows(
 }
 
 /// The worst trouble of a chunk.
-fn chunk_state(goal: u32, writing: bool, members: &[MemberRow]) -> &'static str {
+fn chunk_state(chunk: &ChunkState, members: &[MemberRow]) -> &'static str {
     let good = members.iter().filter(|m| m.state == "ok").count();
-    if members.iter().any(|m| m.state == "corrupt") {
+    // Nothing was ever written to it: the first packet makes its files.
+    let unborn = chunk.length == 0 && chunk.version == Version::FIRST;
+    let none = members.iter().all(|m| m.state == "absent");
+    if chunk.lost_bytes > 0 {
+        "missing"
+    } else if unborn && none && !members.is_empty() {
+        if chunk.writing { "open" } else { "ok" }
+    } else if members.iter().any(|m| m.state == "corrupt") {
         "corrupt"
     } else if good == 0 {
         "missing"
-    } else if good < goal as usize {
+    } else if good < chunk.goal as usize {
         "under_goal"
-    } else if writing {
+    } else if chunk.writing {
         "open"
     } else {
         "ok"
@@ -201,6 +208,12 @@ mod tests {
         }
     }
 
+    fn chunk() -> ChunkState {
+        let mut chunk = ChunkState::default();
+        (chunk.version, chunk.goal, chunk.length) = (Version(2), 2, 10);
+        chunk
+    }
+
     fn row(state: &'static str) -> MemberRow {
         MemberRow {
             node: 1,
@@ -247,17 +260,31 @@ mod tests {
 
     #[test]
     fn a_chunk_has_its_worst_trouble() {
-        assert_eq!(chunk_state(2, false, &[row("ok"), row("ok")]), "ok");
-        assert_eq!(chunk_state(2, true, &[row("ok"), row("ok")]), "open");
+        let state = |states: [&'static str; 2]| chunk_state(&chunk(), &states.map(row));
+        assert_eq!(state(["ok", "ok"]), "ok");
+        assert_eq!(state(["ok", "unreachable"]), "under_goal");
+        assert_eq!(state(["absent", "unreachable"]), "missing");
+        assert_eq!(state(["absent", "absent"]), "missing");
+        assert_eq!(state(["ok", "corrupt"]), "corrupt");
+        let two = [row("ok"), row("ok")];
+        let changed = |change: &dyn Fn(&mut ChunkState)| {
+            let mut chunk = chunk();
+            change(&mut chunk);
+            chunk
+        };
+        assert_eq!(chunk_state(&changed(&|c| c.writing = true), &two), "open");
+        assert_eq!(chunk_state(&changed(&|c| c.lost_bytes = 9), &two), "missing");
+    }
+
+    #[test]
+    fn a_chunk_nothing_was_ever_written_to_is_not_missing() {
+        let mut unborn = chunk();
+        (unborn.version, unborn.length) = (Version::FIRST, 0);
+        assert_eq!(chunk_state(&unborn, &[row("absent"), row("absent")]), "ok");
         assert_eq!(
-            chunk_state(2, false, &[row("ok"), row("unreachable")]),
-            "under_goal"
-        );
-        assert_eq!(
-            chunk_state(2, false, &[row("absent"), row("unreachable")]),
+            chunk_state(&unborn, &[row("absent"), row("unreachable")]),
             "missing"
         );
-        assert_eq!(chunk_state(2, false, &[row("ok"), row("corrupt")]), "corrupt");
     }
 
     #[test]

@@ -158,9 +158,57 @@ impl Check<'_> {
             .iter()
             .filter(|r| r.stale && r.connected && !member(r.place.node));
         self.summary.stale += stale.count() as u64;
-        let used: BTreeSet<&str> = chunk.members.iter().map(|m| m.host.as_str()).collect();
-        let hosts: BTreeSet<&str> = self.nodes.iter().map(|n| n.host.as_str()).collect();
-        let possible = hosts.len().min(chunk.members.len());
-        self.summary.misplaced += possible.saturating_sub(used.len()) as u64;
+        self.summary.misplaced += misplaced(chunk, self.nodes);
+    }
+}
+
+/// Replicas that share a machine or a rack though there are others.
+fn misplaced(chunk: &ChunkState, nodes: &[Node]) -> u64 {
+    let shared = |used: BTreeSet<&str>, all: BTreeSet<&str>| {
+        let possible = all.len().min(chunk.members.len());
+        possible.saturating_sub(used.len()) as u64
+    };
+    let hosts = shared(
+        chunk.members.iter().map(|m| m.host.as_str()).collect(),
+        nodes.iter().map(|n| n.host.as_str()).collect(),
+    );
+    let racks = shared(
+        chunk.members.iter().map(|m| m.rack.as_str()).collect(),
+        nodes.iter().map(|n| n.rack.as_str()).collect(),
+    );
+    hosts.max(racks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_client::Member;
+
+    fn places(all: &[(&str, &str)]) -> (Vec<Member>, Vec<Node>) {
+        let member = |(host, rack): &(&str, &str)| Member {
+            host: (*host).into(),
+            rack: (*rack).into(),
+            ..Member::default()
+        };
+        let node = |(host, rack): &(&str, &str)| Node {
+            host: (*host).into(),
+            rack: (*rack).into(),
+            ..Node::default()
+        };
+        (all.iter().map(member).collect(), all.iter().map(node).collect())
+    }
+
+    #[test]
+    fn replicas_that_share_a_place_though_there_are_others_are_misplaced() {
+        let (_, nodes) = places(&[("a", "x"), ("b", "x"), ("c", "y")]);
+        let of = |members: &[(&str, &str)]| {
+            let mut chunk = ChunkState::default();
+            chunk.members = places(members).0;
+            misplaced(&chunk, &nodes)
+        };
+        assert_eq!(of(&[("a", "x"), ("c", "y")]), 0);
+        assert_eq!(of(&[("a", "x"), ("b", "x")]), 1, "both in one rack");
+        assert_eq!(of(&[("a", "x"), ("a", "x")]), 1, "both on one machine");
+        assert_eq!(of(&[("a", "x")]), 0);
     }
 }

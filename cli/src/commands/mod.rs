@@ -10,6 +10,7 @@ mod chunkserver;
 mod completions;
 mod df;
 mod du;
+mod explain;
 mod find;
 mod fsck;
 mod get;
@@ -206,6 +207,8 @@ commands! {
     Chunks => chunks, "chunks", small;
     /// Check every chunk below a path
     Fsck => fsck, "fsck", large;
+    /// Say why a chunk, a file or a chunkserver is as it is
+    Explain => explain, "explain", small;
     /// Show how much room there is
     Df => df, "df", small;
     /// Show the chunkservers

@@ -48,6 +48,12 @@ pub(crate) struct ChunkRow {
 }
 
 impl ChunkRow {
+    /// As it should be: nothing needs to be shown.
+    fn is_well(&self) -> bool {
+        let ok = self.state == "ok" || self.state == "open";
+        ok && self.members.len() <= self.goal as usize && self.members.iter().all(|m| m.state != "stale")
+    }
+
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let chunk = self.chunk.as_deref().unwrap_or("hole");
         writeln!(
@@ -146,11 +152,7 @@ pub(crate) struct Fsck {
 
 impl Report for Fsck {
     fn human(&self, out: &mut dyn Write) -> io::Result<()> {
-        for chunk in self
-            .chunks
-            .iter()
-            .filter(|c| c.state != "ok" && c.state != "open")
-        {
+        for chunk in self.chunks.iter().filter(|c| !c.is_well()) {
             out.write_all(chunk.path.bytes())?;
             out.write_all(b":\n")?;
             chunk.write(out)?;

@@ -3,11 +3,13 @@
 mod chunk;
 mod cluster;
 mod entry;
+mod explain;
 mod mount;
 
 pub(crate) use chunk::{ChunkRow, Chunks, Fsck, FsckSummary, MemberRow};
 pub(crate) use cluster::{Capacity, Nodes, Status, trouble};
 pub(crate) use entry::{Entry, Listing, Look, Section, Stats};
+pub(crate) use explain::{ChunkWords, Explained, NodeWords};
 
 #[cfg(test)]
 pub(crate) use entry::tests;

@@ -1,7 +1,9 @@
 //! What the operator's door answers.
 
 use crate::types::Caller;
-use crate::types::{ChunkCounts, ChunkState, KnownReplica, Node, NodeDisk, Status};
+use crate::types::{
+    ChunkAccount, ChunkCounts, ChunkState, KnownReplica, Node, NodeAccount, NodeDisk, Status,
+};
 use dfs_proto::capability::{Member, peek};
 use dfs_proto::{ChunkHandle, ClusterId, Code, Error, InodeId, NodeId, Result, Version, pb};
 use std::time::Duration;
@@ -64,13 +66,17 @@ fn counts(c: pb::ChunkCounts) -> ChunkCounts {
 }
 
 pub(crate) fn nodes(reply: pb::NodesReply) -> Vec<Node> {
+    reply.nodes.into_iter().map(node).collect()
+}
+
+fn node(n: pb::Node) -> Node {
     let disk = |d: pb::NodeDisk| NodeDisk {
         path: d.path,
         state: d.state,
         capacity_bytes: d.capacity_bytes,
         free_bytes: d.free_bytes,
     };
-    let node = |n: pb::Node| Node {
+    Node {
         node: NodeId(n.node),
         addr: n.addr,
         host: n.host,
@@ -82,8 +88,40 @@ pub(crate) fn nodes(reply: pb::NodesReply) -> Vec<Node> {
         used_bytes: n.used_bytes,
         free_bytes: n.free_bytes,
         disks: n.disks.into_iter().map(disk).collect(),
-    };
-    reply.nodes.into_iter().map(node).collect()
+    }
+}
+
+pub(crate) fn explain_chunk_request(chunk: ChunkHandle) -> pb::ExplainChunkRequest {
+    pb::ExplainChunkRequest { chunk: chunk.0 }
+}
+
+pub(crate) fn explain_node_request(node: NodeId) -> pb::ExplainNodeRequest {
+    pb::ExplainNodeRequest { node: node.0 }
+}
+
+pub(crate) fn chunk_account(reply: pb::ExplainChunkReply) -> Result<ChunkAccount> {
+    Ok(ChunkAccount {
+        chunk: chunk(reply.chunk.unwrap_or_default())?,
+        health: reply.health,
+        good: reply.good,
+        why: reply.why,
+        waits_for: reply.waits_for,
+        inode: InodeId(reply.inode),
+        paths: reply.paths.into_iter().map(Into::into).collect(),
+    })
+}
+
+pub(crate) fn node_account(reply: pb::ExplainNodeReply) -> NodeAccount {
+    NodeAccount {
+        node: node(reply.node.unwrap_or_default()),
+        chunks: reply.chunks,
+        only_here: reply.only_here,
+        only_here_bytes: reply.only_here_bytes,
+        one_other: reply.one_other,
+        writing: reply.writing,
+        why: reply.why,
+        paths: reply.paths.into_iter().map(Into::into).collect(),
+    }
 }
 
 /// The chunks of a page and where the next one begins (0: there is none).
@@ -111,6 +149,7 @@ fn chunk(c: pb::ChunkState) -> Result<ChunkState> {
         changing: c.changing,
         members: c.members.into_iter().map(Into::into).collect(),
         replicas: c.replicas.into_iter().map(replica).collect(),
+        lost_bytes: c.lost_end.saturating_sub(c.length),
         token,
     })
 }

@@ -362,6 +362,7 @@ async fn probes_name_every_member() {
             changing: false,
             members: extent.capability.members.clone(),
             replicas: Vec::new(),
+            lost_bytes: 0,
             token: extent.token,
         }
     };

@@ -5,6 +5,7 @@
 //! [`collect`] what may be deleted. The steward carries the answers out, at its own pace.
 
 pub mod collect;
+pub mod explain;
 pub mod members;
 pub mod order;
 pub mod placement;

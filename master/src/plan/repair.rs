@@ -134,7 +134,7 @@ fn promised_above(chunk: &Chunk) -> Option<(NodeId, Version)> {
 }
 
 /// True if a connected member serves its version as it should.
-fn is_good(chunk: &Chunk, member: &Holder) -> bool {
+pub(super) fn is_good(chunk: &Chunk, member: &Holder) -> bool {
     member.session.is_connected()
         && (!member.compared
             || member

@@ -9,7 +9,7 @@ use crate::state;
 use crate::steward::Counts;
 use crate::store::records::Chunk;
 use dfs_proto::capability::Operations;
-use dfs_proto::{ChunkHandle, ClientId, InodeId, NodeId, Version, pb};
+use dfs_proto::{ChunkHandle, ClientId, Code, Error, InodeId, NodeId, Version, pb};
 use dfs_stdx::clock::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -99,6 +99,83 @@ impl pb::admin_server::Admin for Service {
         };
         within(desk.timings.call_deadline, call).await
     }
+
+    async fn explain_chunk(
+        &self,
+        request: Request<pb::ExplainChunkRequest>,
+    ) -> Served<pb::ExplainChunkReply> {
+        let (desk, chunk) = (&self.0.desk, ChunkHandle(request.into_inner().chunk));
+        let call = async {
+            let explained = self.0.steward.explain_chunk(chunk).await?;
+            let explained =
+                explained.ok_or_else(|| Error::new(Code::NotFound, "no chunk has this handle"))?;
+            let (record, account) = (&explained.record, &explained.account);
+            let shown = pb::ChunkState {
+                offset: record.offset,
+                capability: None,
+                ..show(desk, chunk, record)
+            };
+            Ok(pb::ExplainChunkReply {
+                chunk: Some(shown),
+                health: account.health.name().into(),
+                good: u32::try_from(account.good.len()).unwrap_or(u32::MAX),
+                why: account.why.clone(),
+                waits_for: account.waits_for.clone(),
+                inode: record.inode,
+                paths: explained.paths.into_iter().map(Into::into).collect(),
+            })
+        };
+        within(desk.timings.call_deadline, call).await
+    }
+
+    async fn explain_node(&self, request: Request<pb::ExplainNodeRequest>) -> Served<pb::ExplainNodeReply> {
+        let (desk, id) = (&self.0.desk, NodeId(request.into_inner().node));
+        let call = async {
+            let explained = self.0.steward.explain_node(id).await?;
+            let now = desk.now();
+            let live = desk.live.lock();
+            let server = live.servers.get(id).filter(|s| !s.removed);
+            let server =
+                server.ok_or_else(|| Error::new(Code::NotFound, "no chunkserver has this number"))?;
+            let burden = explained.burden;
+            Ok(pb::ExplainNodeReply {
+                node: Some(node(&live, id, server, now)),
+                chunks: burden.chunks,
+                only_here: burden.only_here,
+                only_here_bytes: burden.only_here_bytes,
+                one_other: burden.one_other,
+                writing: burden.writing,
+                why: standing(&live, id, server, now),
+                paths: explained.paths.into_iter().map(Into::into).collect(),
+            })
+        };
+        within(desk.timings.call_deadline, call).await
+    }
+}
+
+/// Why a server stands as it does.
+fn standing(live: &Tables, node: NodeId, server: &Server, now: Instant) -> Vec<String> {
+    let mut why = Vec::new();
+    let silent = live.servers.silent_for(node, now);
+    if !live.servers.session(node, now).is_connected() {
+        why.push(format!(
+            "it has no session; it was last heard of {} s ago",
+            silent.as_secs()
+        ));
+    } else if !live.servers.is_compared(node) {
+        why.push("it has come a moment ago: its replicas are being compared".into());
+    }
+    for disk in server
+        .disks
+        .iter()
+        .filter(|d| d.failed || live.servers.has_failed(node, &d.id))
+    {
+        why.push(format!(
+            "its disk {} has failed: nothing on it counts any more",
+            disk.path
+        ));
+    }
+    why
 }
 
 /// The parameters with the cluster's id.
@@ -179,6 +256,7 @@ fn show(desk: &Desk, chunk: ChunkHandle, record: &Chunk) -> pb::ChunkState {
         members: capability.members.into_iter().map(Into::into).collect(),
         replicas: live.replicas.of(chunk).map(replica).collect(),
         capability: Some(signed),
+        lost_end: record.lost_end,
     }
 }
 

@@ -20,6 +20,7 @@ mod lookup;
 mod make;
 mod names;
 mod orphans;
+mod paths;
 mod rename;
 mod servers;
 mod slots;
@@ -38,6 +39,7 @@ pub use lookup::{
     read_link, resolve,
 };
 pub use orphans::{dying, held, holders};
+pub use paths::{Named, directory_path, names_of};
 pub use servers::{server_by_disk, server_by_identity, servers};
 pub use slots::{
     EXTENTS_MAX, Located, Location, chunks_after, locate, proposals_after, unreferenced_before, writable_slot,

@@ -58,6 +58,15 @@ impl Changes {
     pub(super) fn is_under_way(&self, chunk: ChunkHandle) -> bool {
         self.0.lock().expect("no panic while held").contains_key(&chunk)
     }
+
+    /// What the change under way waits for.
+    pub(super) fn blocked(&self, chunk: ChunkHandle) -> Option<String> {
+        let running = self.0.lock().expect("no panic while held");
+        match &*running.get(&chunk)?.borrow() {
+            Progress::Blocked(why) => Some(why.clone()),
+            Progress::Going | Progress::Over => None,
+        }
+    }
 }
 
 enum Carried {

@@ -140,14 +140,15 @@ fn judge_page(
 }
 
 /// What is the same for every chunk of a page.
-struct Around {
-    someone_away: bool,
+pub(super) struct Around {
+    /// See [`repair::Chunk::someone_away`].
+    pub(super) someone_away: bool,
     /// Hosts that have a server.
     hosts: usize,
 }
 
 impl Around {
-    fn of(live: &Tables, waited: Duration, now: Instant) -> Around {
+    pub(super) fn of(live: &Tables, waited: Duration, now: Instant) -> Around {
         let servers = || live.servers.iter().filter(|(_, s)| !s.removed);
         let hosts: BTreeSet<&str> = servers().map(|(_, s)| s.place.host.as_str()).collect();
         let is_awaited = |node: NodeId| {
@@ -165,7 +166,7 @@ impl Around {
 }
 
 /// A chunk with everything known about it.
-fn look(
+pub(super) fn look(
     live: &mut Tables,
     (chunk, record): (ChunkHandle, &Chunk),
     lease: Duration,
