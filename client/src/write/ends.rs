@@ -105,18 +105,24 @@ impl Writer {
         Ok(unsynced.is_some())
     }
 
-    /// Gives each lane a command with a new ticket.
+    /// Gives each lane a command with a new ticket. A lane that has ended by itself joins those that were left: what it
+    /// wrote may not be durable yet.
     async fn command_all(
         &self,
         state: &mut State,
         command: fn(u64) -> Command,
     ) -> Vec<(watch::Receiver<Progress>, u64)> {
-        let mut given = Vec::new();
-        for open in state.lanes.values_mut() {
+        let (mut given, mut gone) = (Vec::new(), Vec::new());
+        for (slot, open) in &mut state.lanes {
             state.tickets += 1;
-            // A lane that has ended by itself is seen to have ended.
-            let _ = open.commands.send(command(state.tickets)).await;
-            given.push((open.progress.clone(), state.tickets));
+            match open.commands.send(command(state.tickets)).await {
+                Ok(()) => given.push((open.progress.clone(), state.tickets)),
+                Err(_) => gone.push(*slot),
+            }
+        }
+        for slot in gone {
+            let open = state.lanes.remove(&slot).expect("just seen");
+            state.left.insert(slot, open.progress);
         }
         given
     }

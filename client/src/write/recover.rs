@@ -51,7 +51,10 @@ impl Lane {
         }
         let opened = answer.map_err(|e| self.blame(e))?;
         self.heard = true;
-        self.window.reopened(opened.sequence);
+        if self.window.reopened(opened.sequence) {
+            // Nobody acknowledged these; they are as little on stable storage as if somebody had.
+            self.unsynced = self.unsynced.or(Some(self.grant.capability.version));
+        }
         self.length = opened.length;
         self.publish();
         Ok(stream)

@@ -260,6 +260,34 @@ async fn an_idle_lane_ends_and_the_next_write_begins_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_idle_lane_wrote_is_durable_after_a_sync() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let file = client.create("/f").await.unwrap();
+    let handle = file.handle().clone();
+    handle.write_at(0, Bytes::from_static(b"one")).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    assert!(cluster.state().chunks.values().all(|c| c.durable == 0));
+    handle.sync_all().await.unwrap();
+    assert!(cluster.state().chunks.values().all(|c| c.durable == 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrived_though_its_acknowledgement_did_not_is_durable_after_a_sync() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let file = client.create("/f").await.unwrap();
+    let handle = file.handle().clone();
+    cluster.fault(1, |f| f.drops_after = Some(1));
+    handle.write_at(0, Bytes::from_static(b"one")).await.unwrap();
+    assert_eq!(cluster.state().applied_packets, 1);
+    assert_eq!(cluster.state().synced_packets, 0);
+    handle.sync_all().await.unwrap();
+    assert_eq!(cluster.state().synced_packets, 1);
+    assert!(cluster.state().chunks.values().all(|c| c.durable == 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handle_that_is_dropped_ends_in_the_background() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;

@@ -123,14 +123,16 @@ impl Window {
         news
     }
 
-    /// A new stream begins: data up to `committed` is there; the rest, and every sync, is to be sent.
-    pub(crate) fn reopened(&mut self, committed: u64) {
-        let mut again = Vec::new();
+    /// A new stream begins: data up to `committed` is there; the rest, and every sync, is to be sent. True if some data
+    /// was found to be there.
+    pub(crate) fn reopened(&mut self, committed: u64) -> bool {
+        let (mut again, mut arrived) = (Vec::new(), false);
         self.waiting.retain_mut(|w| {
             w.sent = None;
             if w.sequence > committed {
                 return true;
             }
+            arrived |= !w.packet.data.is_empty();
             if w.packet.sync {
                 again.push((w.ticket, w.packet.clone()));
             }
@@ -153,6 +155,7 @@ impl Window {
                 sent: None,
             });
         }
+        arrived
     }
 
     /// Gives up all that waits; the tickets of the data among it.
@@ -240,7 +243,7 @@ mod tests {
     async fn after_a_failover_the_rest_is_sent_again_with_the_same_sequences() {
         let mut w = window(&[false, false, false]);
         send_all(&mut w);
-        w.reopened(1);
+        assert!(w.reopened(1));
         assert_eq!(w.acked_ticket(), 1);
         assert_eq!(send_all(&mut w), [(2, 2), (3, 3)]);
     }
@@ -249,11 +252,12 @@ mod tests {
     async fn a_sync_is_asked_again_though_its_sequence_is_known_there() {
         let mut w = window(&[false, true, false]);
         send_all(&mut w);
-        w.reopened(2);
+        assert!(w.reopened(2));
         assert_eq!(send_all(&mut w), [(3, 3), (2, 4)]);
         assert_eq!((w.acked_ticket(), w.synced_ticket()), (1, 0));
         w.acknowledged(4, Instant::now());
         assert_eq!((w.acked_ticket(), w.synced_ticket()), (3, 2));
+        assert!(!w.reopened(4), "no data was on its way");
     }
 
     #[tokio::test]
