@@ -4,9 +4,9 @@
 //! slows down, the queue does not grow. A caller that stops waiting does not stop a job that was queued.
 
 use crate::clock::Clock;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -17,6 +17,8 @@ const QUEUED_PER_THREAD_MAX: usize = 16;
 const BRIEF: Duration = Duration::from_millis(5);
 /// After that, brief work goes to the threads so many times before it is tried in place again.
 const DISTRUST: u64 = 64;
+/// What was too long for a [`Habit`] again and again is tried in place after so many times at the latest.
+const DISTRUST_MAX: u64 = 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -29,7 +31,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Threads {
-    jobs: SyncSender<Job>,
+    queue: Arc<Queue>,
     /// One permit for each place in the queue and each thread, so that giving a job never blocks.
     places: Arc<Semaphore>,
     /// Brief work is being done in place: one at a time, so that a disk that hangs takes one of the runtime's workers.
@@ -48,8 +50,7 @@ impl Pool {
     pub fn threads(name: &str, count: usize) -> Self {
         let count = count.max(1);
         let places = count * (1 + QUEUED_PER_THREAD_MAX);
-        let (jobs, queue) = sync_channel(places);
-        let queue = Arc::new(Mutex::new(queue));
+        let queue = Arc::new(Queue::default());
         for _ in 0..count {
             let queue = queue.clone();
             std::thread::Builder::new()
@@ -58,7 +59,7 @@ impl Pool {
                 .expect("the system can start a thread");
         }
         let threads = Threads {
-            jobs,
+            queue,
             places: Arc::new(Semaphore::new(places)),
             in_place: AtomicBool::new(false),
             distrust: AtomicU64::new(0),
@@ -100,10 +101,7 @@ impl Pool {
             let _ = reply.send(work());
             drop(place);
         });
-        threads
-            .jobs
-            .send(job)
-            .expect("the threads live as long as the pool");
+        threads.queue.push(job);
         result.await.expect("the work does not panic")
     }
 }
@@ -134,6 +132,115 @@ impl Pool {
             None => work(),
         }
     }
+
+    /// As [`Pool::run`], for work that one caller does again and again, one after another: in place as long as that is
+    /// brief, as its habit says.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
+    pub async fn run_by_habit<T, F>(&self, habit: &mut Habit, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        match &self.threads {
+            Some(threads) if habit.is_trusted() => {
+                let begun = threads.clock.now();
+                let outcome = work();
+                habit.took(begun.elapsed());
+                outcome
+            }
+            Some(_) => self.run(work).await,
+            None => work(),
+        }
+    }
+}
+
+/// What a caller knows of its own work: how long it takes in place. What took long goes to the threads for a while, the
+/// longer the more often it did.
+#[derive(Clone, Debug)]
+pub struct Habit {
+    limit: Duration,
+    /// Goes to the threads so many times more.
+    distrust: u64,
+    /// And so many times when it is too long the next time.
+    next: u64,
+}
+
+impl Habit {
+    /// Of work that may keep one of the runtime's workers for `limit`.
+    #[must_use]
+    pub fn within(limit: Duration) -> Habit {
+        Habit {
+            limit,
+            distrust: 0,
+            next: DISTRUST,
+        }
+    }
+
+    fn is_trusted(&mut self) -> bool {
+        let is_trusted = self.distrust == 0;
+        self.distrust = self.distrust.saturating_sub(1);
+        is_trusted
+    }
+
+    fn took(&mut self, time: Duration) {
+        if time <= self.limit {
+            self.next = DISTRUST;
+        } else {
+            self.distrust = self.next;
+            self.next = (self.next * 2).min(DISTRUST_MAX);
+        }
+    }
+}
+
+/// Jobs that wait for a thread.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// No more will come.
+    ended: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no panic while the queue is held")
+    }
+
+    fn push(&self, job: Job) {
+        self.lock().jobs.push_back(job);
+        // One thread for one job, and nobody else.
+        self.more.notify_one();
+    }
+
+    /// The next job; `None` when there will be no more.
+    fn next(&self) -> Option<Job> {
+        let idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.ended;
+        let waiting = self.more.wait_while(self.lock(), idle);
+        waiting
+            .expect("no panic while the queue is held")
+            .jobs
+            .pop_front()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.queue.lock().ended = true;
+        self.queue.more.notify_all();
+    }
 }
 
 impl Threads {
@@ -149,13 +256,9 @@ impl Threads {
 }
 
 /// A thread's life: one job after another until the last pool is dropped.
-fn work(queue: &Mutex<Receiver<Job>>) {
-    loop {
-        let next = queue.lock().expect("no panic while the queue is held").recv();
-        match next {
-            Ok(job) => job(),
-            Err(_) => return,
-        }
+fn work(queue: &Queue) {
+    while let Some(job) = queue.next() {
+        job();
     }
 }
 
@@ -183,6 +286,40 @@ mod tests {
             assert_ne!(pool.run_brief(here).await, here());
         }
         assert_eq!(pool.run_brief(here).await, here(), "it gets another chance");
+    }
+
+    #[tokio::test]
+    async fn a_habit_stays_in_place_until_it_takes_long_and_is_tried_again_ever_more_seldom() {
+        let pool = Pool::threads("test", 1);
+        let mut habit = Habit::within(Duration::from_secs(1));
+        assert_eq!(pool.run_by_habit(&mut habit, here).await, here());
+        for times in [DISTRUST, 2 * DISTRUST] {
+            habit.took(Duration::from_secs(2));
+            for _ in 0..times {
+                assert_ne!(pool.run_by_habit(&mut habit, here).await, here());
+            }
+        }
+        assert_eq!(pool.run_by_habit(&mut habit, here).await, here());
+        habit.took(Duration::from_secs(2));
+        assert_eq!(habit.distrust, DISTRUST, "it was brief in between");
+    }
+
+    #[tokio::test]
+    async fn threads_end_with_their_pool_and_do_what_was_asked_before() {
+        let pool = Pool::threads("test", 2);
+        let (tell, told) = std::sync::mpsc::channel();
+        for number in 0..8 {
+            let tell = tell.clone();
+            drop(tokio::spawn({
+                let pool = pool.clone();
+                async move { pool.run(move || tell.send(number)).await }
+            }));
+        }
+        drop((pool, tell));
+        tokio::task::yield_now().await;
+        let mut done: Vec<u32> = told.iter().collect();
+        done.sort_unstable();
+        assert_eq!(done, (0..8).collect::<Vec<_>>());
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! The one task that changes anything: gather, log, apply, commit, answer.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dfs_proto::{ClientId, Code, Error, InodeId, Result};
-use dfs_stdx::blocking::Pool;
+use dfs_stdx::blocking::{Habit, Pool};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Failure, settler};
@@ -17,6 +18,8 @@ use crate::store::{self, Ground, Txn};
 pub(super) const COMMAND_VERSION: u8 = 1;
 /// Most proposals in a group: the batch stays in the caches and readers do not wait long for it.
 const GROUP_MAX: usize = 256;
+/// A group that takes longer is not committed by a worker of the runtime: on most disks a sync is longer.
+const IN_PLACE_MAX: Duration = Duration::from_millis(2);
 /// Most bytes of a group, but for its last command.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
@@ -92,6 +95,7 @@ pub(super) async fn run(
     (mut queue, progress): (mpsc::Receiver<Request>, watch::Sender<Progress>),
     failure: Failure,
 ) {
+    let mut habit = Habit::within(IN_PLACE_MAX);
     loop {
         let first = tokio::select! {
             biased;
@@ -105,7 +109,7 @@ pub(super) async fn run(
             (committer, answers)
         };
         let answers;
-        (committer, answers) = pool.run(work).await;
+        (committer, answers) = pool.run_by_habit(&mut habit, work).await;
         match answers {
             Ok(answers) => {
                 progress.send_replace(Progress::of(&committer.log, committer.ground.applied()));
