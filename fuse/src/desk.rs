@@ -1,11 +1,12 @@
 //! The desk where every request is answered, exactly once.
 //!
 //! A request is a future of the file system. It is polled once in the thread that took it from the kernel: what the
-//! caches know is answered there, without another thread. What has to wait goes on in the runtime; if it waits long, a
+//! caches know is answered there, without another thread. What has to wait is parked and goes on in the runtime; if it waits long, a
 //! signal of the program ends the wait (not the work), and a deadline ends it in any case, with a line in the log.
 
 use crate::errno::{errno, is_trouble};
 use crate::interrupt::{Interrupts, PATIENCE, Pending};
+use crate::parked::{Lately, Parked, Rest};
 use crate::stats::{Operation, Stats};
 use dfs_proto::{Error, Result};
 use dfs_stdx::clock::{Clock, Instant};
@@ -79,6 +80,7 @@ pub(crate) struct Desk {
     clock: Clock,
     stats: Arc<Stats>,
     interrupts: Interrupts,
+    lately: Lately,
 }
 
 impl Desk {
@@ -87,11 +89,14 @@ impl Desk {
     pub(crate) fn new(runtime: Handle, clock: Clock, stats: Arc<Stats>) -> Desk {
         let interrupts = Interrupts::default();
         runtime.spawn(interrupts.clone().watch());
+        let lately = Lately::default();
+        runtime.spawn(lately.clone().watch());
         Desk {
             runtime,
             clock,
             stats,
             interrupts,
+            lately,
         }
     }
 
@@ -128,45 +133,27 @@ impl Desk {
         work: impl Future<Output = Result<T>> + Send + 'static,
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
+        let parked = Parked::new(&self.runtime);
+        let waker = Waker::from(parked.clone());
         let mut work = Box::pin(work);
         let entered = self.runtime.enter();
-        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        match work.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(result) => self.answer(&asked, reply, result, answer),
             Poll::Pending => {
                 drop(entered);
-                self.runtime.spawn(self.clone().wait(asked, reply, work, answer));
+                let waiting = Waiting::one_more(&self.stats);
+                let desk = self.clone();
+                self.lately.note(&parked);
+                parked.park(Box::new(Served {
+                    desk,
+                    asked,
+                    reply,
+                    work,
+                    answer,
+                    waiting,
+                }));
             }
         }
-    }
-
-    async fn wait<R: Refuse, T: Send + 'static, W: Future<Output = Result<T>> + Send>(
-        self,
-        asked: Asked,
-        reply: R,
-        mut work: Pin<Box<W>>,
-        answer: impl FnOnce(R, T) + Send + 'static,
-    ) {
-        let _waiting = Waiting::one_more(&self.stats);
-        if let Ok(result) = tokio::time::timeout(PATIENCE, &mut work).await {
-            return self.answer(&asked, reply, result, answer);
-        }
-        let mut signals = self.interrupts.register(asked.thread, asked.ended_by);
-        let why = tokio::select! {
-            result = &mut work => return self.answer(&asked, reply, result, answer),
-            () = signals.signalled() => Errno::EINTR,
-            () = tokio::time::sleep(DEADLINE), if asked.patient.is_none() => Errno::ETIMEDOUT,
-        };
-        drop(signals);
-        if let Some(token) = &asked.patient {
-            token.cancel();
-            if let Ok(result) = tokio::time::timeout(PATIENCE, &mut work).await {
-                return self.answer(&asked, reply, result, answer);
-            }
-        }
-        self.give_up(&asked, why);
-        reply.refuse(why);
-        // Half of a change must not be left behind in the caches: what was begun is brought to its end.
-        let _ = work.await;
     }
 
     /// Answers a request that is done already.
@@ -233,6 +220,79 @@ fn explain(asked: &Asked, error: &Error, took: Duration) {
         why = %error,
         "a request failed"
     );
+}
+
+/// A request that could not be answered at once.
+struct Served<R, W, A> {
+    desk: Desk,
+    asked: Asked,
+    reply: R,
+    work: Pin<Box<W>>,
+    answer: A,
+    waiting: Waiting,
+}
+
+impl<R, T, W, A> Rest for Served<R, W, A>
+where
+    R: Refuse,
+    T: Send + 'static,
+    W: Future<Output = Result<T>> + Send + 'static,
+    A: FnOnce(R, T) + Send + 'static,
+{
+    fn go_on(mut self: Box<Self>, context: &mut Context<'_>) -> Option<Box<dyn Rest>> {
+        match self.work.as_mut().poll(context) {
+            Poll::Ready(result) => {
+                let served = *self;
+                served
+                    .desk
+                    .answer(&served.asked, served.reply, result, served.answer);
+                None
+            }
+            Poll::Pending => Some(self),
+        }
+    }
+
+    fn at_length(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.wait())
+    }
+}
+
+impl<R, T, W, A> Served<R, W, A>
+where
+    R: Refuse,
+    T: Send + 'static,
+    W: Future<Output = Result<T>> + Send + 'static,
+    A: FnOnce(R, T) + Send + 'static,
+{
+    /// It has waited for a while: it goes on until it is done, the program gets a signal, or its deadline passes.
+    async fn wait(self: Box<Self>) {
+        let Served {
+            desk,
+            asked,
+            reply,
+            mut work,
+            answer,
+            waiting,
+        } = *self;
+        let _waiting = waiting;
+        let mut signals = desk.interrupts.register(asked.thread, asked.ended_by);
+        let why = tokio::select! {
+            result = &mut work => return desk.answer(&asked, reply, result, answer),
+            () = signals.signalled() => Errno::EINTR,
+            () = tokio::time::sleep(DEADLINE), if asked.patient.is_none() => Errno::ETIMEDOUT,
+        };
+        drop(signals);
+        if let Some(token) = &asked.patient {
+            token.cancel();
+            if let Ok(result) = tokio::time::timeout(PATIENCE, &mut work).await {
+                return desk.answer(&asked, reply, result, answer);
+            }
+        }
+        desk.give_up(&asked, why);
+        reply.refuse(why);
+        // Half of a change must not be left behind in the caches: what was begun is brought to its end.
+        let _ = work.await;
+    }
 }
 
 /// Counts while it lives.
