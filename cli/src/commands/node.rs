@@ -6,7 +6,7 @@ use crate::settings;
 use clap::CommandFactory as _;
 use dfs_proto::Code;
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
 };
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +48,7 @@ fn raise_open_files() -> Result<()> {
     Ok(())
 }
 
-/// Asks the kernel to end this process with its parent, if that is what the parent wants. A mount that is killed would
+/// Begins a session, and asks the kernel to end this process with its parent, if that is what the parent wants. A mount that is killed would
 /// stay behind and hang whoever looks at it, so it is asked to stop.
 fn die_with_parent(role: &str) -> Result<()> {
     let Some(parent) = std::env::var(PARENT_VARIABLE).ok() else {
@@ -59,6 +59,8 @@ fn die_with_parent(role: &str) -> Result<()> {
         _ => Signal::KILL,
     };
     set_parent_process_death_signal(Some(signal)).map_err(io::Error::from)?;
+    // It leads no process group, so it may.
+    setsid().map_err(io::Error::from)?;
     // It may have died before the kernel knew.
     if getppid().map(|pid: Pid| pid.as_raw_nonzero().to_string()) == Some(parent) {
         return Ok(());
