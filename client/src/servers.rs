@@ -121,6 +121,7 @@ impl Servers {
             node: to.node,
             reader,
             writer,
+            number: 1,
             reused: false,
         })
     }
@@ -128,6 +129,7 @@ impl Servers {
     /// Takes back a stream that was closed in order.
     pub(crate) fn give_back(&self, mut stream: Stream) {
         stream.reused = true;
+        stream.number += 1;
         self.with_pool(&stream.addr.clone(), |pool| {
             if pool.streams.len() < IDLE_STREAMS_MAX {
                 pool.streams.push((stream, Instant::now()));
@@ -332,6 +334,8 @@ pub(crate) struct Stream {
     pub(crate) node: NodeId,
     pub(crate) reader: FrameReader<ReadHalf<BoxStream>>,
     pub(crate) writer: FrameWriter<WriteHalf<BoxStream>>,
+    /// Counts the streams it has carried: what is heard of an earlier one does not count.
+    pub(crate) number: u64,
     /// It carried a stream before: the server may have closed it since.
     pub(crate) reused: bool,
 }
@@ -351,10 +355,20 @@ impl Stream {
         }
     }
 
-    /// The next frame.
+    async fn heard(&mut self) -> std::io::Result<Option<FromServer>> {
+        loop {
+            match self.reader.next::<FromServer>().await? {
+                Some((message, _)) if message.id == self.number => return Ok(Some(message)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next frame of this stream.
     pub(crate) async fn receive(&mut self) -> Result<FromServer> {
-        match self.reader.next::<FromServer>().await {
-            Ok(Some((message, _))) => Ok(message),
+        match self.heard().await {
+            Ok(Some(message)) => Ok(message),
             Ok(None) => Err(unavailable(self.node, &self.addr, &"it closed the connection")),
             Err(error) => Err(unavailable(self.node, &self.addr, &error)),
         }

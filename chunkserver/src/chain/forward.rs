@@ -6,7 +6,7 @@
 //! end. One that was used before may turn out dead: if it fails before anything was heard on it, the other side has
 //! closed it and will read no more of it, so that all is sent again on a new one.
 
-use super::links::{Links, Wire};
+use super::links::{Links, Wire, hear};
 use crate::ground::Ground;
 use crate::peers::Pass;
 use crate::peers::chain::{self, Heard, Up};
@@ -76,6 +76,10 @@ struct Line {
     queue: VecDeque<Onward>,
     /// Sent on a connection that was used before, while nothing was heard on it.
     unsure: Vec<Onward>,
+    /// Packets up to this number are sent, or will be.
+    given: u64,
+    /// And acknowledged.
+    acked: u64,
     committed: u64,
     /// What the member was told is committed.
     told: u64,
@@ -97,6 +101,8 @@ impl Link {
             state: State::Over,
             queue: VecDeque::new(),
             unsure: Vec::new(),
+            given: before,
+            acked: before,
             committed: before,
             told: before,
             tell_at: None,
@@ -110,7 +116,9 @@ impl Link {
 
     /// Takes a packet; the stream's window bounds how many.
     pub(super) fn give(&mut self, onward: Onward) {
-        self.line().queue.push_back(onward);
+        let line = self.line();
+        line.given = onward.number;
+        line.queue.push_back(onward);
     }
 
     /// Sends what was given, as far as that can be done without waiting.
@@ -167,8 +175,8 @@ impl Line {
             fresh,
             ..
         } = self.target.clone();
-        wire.writer
-            .put(&chain::open(pass, incarnation, first, fresh), Bytes::new());
+        let open = chain::open(wire.number, pass, incarnation, (first, fresh));
+        wire.writer.put(&open, Bytes::new());
         self.state = State::Open(wire);
     }
 
@@ -218,7 +226,7 @@ impl Line {
                     let wake = tell_at.unwrap_or_else(|| self.clock.now() + CLOSE_DEADLINE);
                     tokio::select! {
                         biased;
-                        heard = wire.reader.next::<Up>() => heard.map(|h| h.map(|(reply, _)| reply)),
+                        heard = hear(&mut wire.reader, wire.number) => heard,
                         sent = wire.writer.flush(), if !flushed => match sent {
                             Ok(()) => continue,
                             Err(error) => Err(error),
@@ -248,7 +256,10 @@ impl Line {
         self.sure();
         match chain::heard(reply) {
             Err(error) => Some(self.failed(error)),
-            Ok(Heard::Acked(number)) => Some(Event::Acked(number)),
+            Ok(Heard::Acked(number)) => {
+                self.acked = number;
+                Some(Event::Acked(number))
+            }
             Ok(Heard::Opened) => None,
             Ok(Heard::Closed) => Some(self.failed(closed())),
         }
@@ -313,9 +324,16 @@ impl Line {
             let committed = chain::committed(self.committed);
             wire.writer.queue(&committed, Bytes::new()).await.ok()?;
         }
-        wire.writer.send(&chain::close(), Bytes::new()).await.ok()?;
+        let unanswered = self.acked >= self.given;
+        wire.writer
+            .send(&chain::close(unanswered), Bytes::new())
+            .await
+            .ok()?;
+        if unanswered {
+            return Some(wire);
+        }
         loop {
-            let (reply, _) = wire.reader.next::<Up>().await.ok()??;
+            let reply = hear(&mut wire.reader, wire.number).await.ok()??;
             if matches!(chain::heard(reply).ok()?, Heard::Closed) {
                 return Some(wire);
             }

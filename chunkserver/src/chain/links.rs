@@ -3,6 +3,7 @@
 //! A kept connection may have been closed over there meanwhile. That is seen before it is used again, or at the first
 //! try (see [`super::forward`]), and one that has been idle for long is not trusted at all.
 
+use crate::peers::chain::Up;
 use dfs_proto::frame::{FrameReader, FrameWriter};
 use dfs_proto::net::{BoxStream, Dial};
 use dfs_stdx::clock::Instant;
@@ -27,6 +28,8 @@ pub(super) struct Links {
 pub(super) struct Wire {
     pub(super) reader: FrameReader<ReadHalf<BoxStream>>,
     pub(super) writer: FrameWriter<WriteHalf<BoxStream>>,
+    /// Counts the streams it has carried: what comes of an earlier one does not count.
+    pub(super) number: u64,
     /// It carried a stream before.
     pub(super) reused: bool,
 }
@@ -34,6 +37,20 @@ pub(super) struct Wire {
 impl std::fmt::Debug for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Wire(reused: {})", self.reused)
+    }
+}
+
+/// The next word of stream `number`. Cancel-safe.
+pub(super) async fn hear(
+    reader: &mut FrameReader<ReadHalf<BoxStream>>,
+    number: u64,
+) -> io::Result<Option<Up>> {
+    loop {
+        match reader.next::<Up>().await? {
+            Some((reply, _)) if reply.id == number => return Ok(Some(reply)),
+            Some(_) => {}
+            None => return Ok(None),
+        }
     }
 }
 
@@ -46,6 +63,7 @@ impl Wire {
         Ok(Wire {
             reader: FrameReader::new(reader),
             writer,
+            number: 1,
             reused: false,
         })
     }
@@ -80,7 +98,11 @@ impl Links {
         let mut idle = self.idle.lock().expect("no panic while held");
         let kept = idle.entry(addr.to_owned()).or_default();
         if kept.len() < IDLE_PER_MEMBER_MAX {
-            let wire = Wire { reused: true, ..wire };
+            let wire = Wire {
+                number: wire.number + 1,
+                reused: true,
+                ..wire
+            };
             kept.push((wire, now));
         }
     }

@@ -32,14 +32,15 @@ pub(crate) fn heard(message: Up) -> Result<Heard, Error> {
     }
 }
 
-/// Opens the stream.
-pub(crate) fn open(pass: Pass, incarnation: u64, first: u64, fresh: bool) -> Down {
-    down(to_server::Body::ChainOpen(pb::ChainOpen {
+/// Opens the stream; all that comes up it carries its `id`.
+pub(crate) fn open(id: u64, pass: Pass, incarnation: u64, (first, fresh): (u64, bool)) -> Down {
+    let open = to_server::Body::ChainOpen(pb::ChainOpen {
         capability: Some(pass.0),
         incarnation,
         first,
         fresh,
-    }))
+    });
+    Down { id, body: Some(open) }
 }
 
 /// A packet with its number, and what is committed; its bytes are the payload.
@@ -63,9 +64,9 @@ pub(crate) fn committed(number: u64) -> Down {
     }))
 }
 
-/// Ends the stream in order.
-pub(crate) fn close() -> Down {
-    down(to_server::Body::StreamClose(pb::StreamClose {}))
+/// Ends the stream in order: all that was sent is acknowledged, or nobody wants to know any more (`unanswered`).
+pub(crate) fn close(unanswered: bool) -> Down {
+    down(to_server::Body::StreamClose(pb::StreamClose { unanswered }))
 }
 
 fn down(body: to_server::Body) -> Down {

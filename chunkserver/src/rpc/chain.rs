@@ -37,19 +37,21 @@ impl Connection {
         if outcome.is_err() {
             task.upstream_gone(incarnation).await;
         }
-        let closing = outcome?;
+        let Some(closing) = outcome? else {
+            return Ok(());
+        };
         let closed = from_server::Body::StreamClosed(pb::StreamClosed {});
         self.replies.send(closing, Ok((closed, Bytes::new()))).await
     }
 
-    /// Feeds what comes until the member above closes the stream; the id of its wish.
+    /// Feeds what comes until the member above closes the stream; the id of its wish, if it wants an answer.
     async fn links(
         &mut self,
         teller: &Teller,
         progress: watch::Receiver<Progress>,
         incarnation: u64,
         task: &Handle,
-    ) -> io::Result<u64> {
+    ) -> io::Result<Option<u64>> {
         let chunk_bytes = self.ground.fence.parameters().chunk_bytes;
         let mut ended = false;
         let mut progress = Some(progress);
@@ -84,11 +86,11 @@ impl Connection {
                     incarnation,
                     number: committed.committed,
                 },
-                Some(to_server::Body::StreamClose(_)) => {
+                Some(to_server::Body::StreamClose(close)) => {
                     if !ended {
                         task.feed(Incoming::Closed { incarnation }).await;
                     }
-                    return Ok(message.id);
+                    return Ok((!close.unanswered).then_some(message.id));
                 }
                 Some(_) | None => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a packet")),
             };

@@ -214,6 +214,7 @@ impl Connection {
             Body::ChainOpen(request) => self.chain_stream(id, request).await,
             // Its stream was refused or has ended: what is still on the way is dropped.
             Body::Packet(_) | Body::ChainPacket(_) | Body::ChainCommitted(_) => Ok(()),
+            Body::StreamClose(close) if close.unanswered => Ok(()),
             Body::StreamClose(_) => {
                 let closed = from_server::Body::StreamClosed(pb::StreamClosed {});
                 self.replies.send(id, Ok((closed, Bytes::new()))).await

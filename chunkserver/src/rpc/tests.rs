@@ -448,7 +448,7 @@ async fn packets_over_the_limits_are_refused_and_the_connection_goes_on() {
             .await;
         assert_eq!(client.acked(1).await.unwrap_err().code, code);
         let closed = client
-            .ask(to_server::Body::StreamClose(pb::StreamClose {}))
+            .ask(to_server::Body::StreamClose(pb::StreamClose::default()))
             .await
             .unwrap();
         assert!(matches!(closed.0, from_server::Body::StreamClosed(_)));

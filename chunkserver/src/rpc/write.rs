@@ -38,19 +38,21 @@ impl Connection {
         let outcome = self.packets(&teller, progress, writer, &task).await;
         teller.close();
         task.writer_gone(writer).await;
-        let closing = outcome?;
+        let Some(closing) = outcome? else {
+            return Ok(());
+        };
         let closed = from_server::Body::StreamClosed(pb::StreamClosed {});
         self.replies.send(closing, Ok((closed, Bytes::new()))).await
     }
 
-    /// Feeds packets until the client closes the stream; the id of its wish.
+    /// Feeds packets until the client closes the stream; the id of its wish, if it wants an answer.
     async fn packets(
         &mut self,
         teller: &Teller,
         progress: watch::Receiver<Progress>,
         writer: WriterId,
         task: &Handle,
-    ) -> io::Result<u64> {
+    ) -> io::Result<Option<u64>> {
         // After an error packets that were on their way are dropped until the client closes.
         let mut failed = false;
         let mut progress = Some(progress);
@@ -66,7 +68,9 @@ impl Connection {
                         self.replies.send(teller.id, Err(error)).await?;
                     }
                 },
-                Some(to_server::Body::StreamClose(_)) => return Ok(message.id),
+                Some(to_server::Body::StreamClose(close)) => {
+                    return Ok((!close.unanswered).then_some(message.id));
+                }
                 Some(_) | None => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a packet")),
             }
         }

@@ -70,11 +70,13 @@ pub(crate) fn probe(tokens: Vec<Token>, verify: bool) -> ToServer {
     }))
 }
 
-pub(crate) fn write_open(token: &Token, writer: WriterId) -> ToServer {
-    ask(Ask::WriteOpen(pb::WriteOpen {
+/// All that is said on the stream carries its `id`.
+pub(crate) fn write_open(id: u64, token: &Token, writer: WriterId) -> ToServer {
+    let open = Ask::WriteOpen(pb::WriteOpen {
         capability: Some(token.clone()),
         writer: writer.0,
-    }))
+    });
+    ToServer { id, body: Some(open) }
 }
 
 pub(crate) fn packet(header: PacketHeader) -> ToServer {
@@ -86,8 +88,9 @@ pub(crate) fn packet(header: PacketHeader) -> ToServer {
     }))
 }
 
+/// Ends a stream on which all is answered.
 pub(crate) fn stream_close() -> ToServer {
-    ask(Ask::StreamClose(pb::StreamClose {}))
+    ask(Ask::StreamClose(pb::StreamClose { unanswered: true }))
 }
 
 /// The body, or the error the server sent instead.

@@ -36,6 +36,7 @@ async fn converse(cluster: Cluster, node: u32, stream: BoxStream) {
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     reader.expect_preamble().await.unwrap();
     let mut writing = None;
+    let mut stream = 0;
     let faults = || cluster.state().faults.get(&node).cloned().unwrap_or_default();
     loop {
         if faults().dead {
@@ -51,7 +52,18 @@ async fn converse(cluster: Cluster, node: u32, stream: BoxStream) {
         if hangs {
             continue;
         }
-        let id = message.id;
+        let id = match &message.body {
+            Some(Ask::StreamClose(close)) if close.unanswered => {
+                writing = None;
+                continue;
+            }
+            Some(Ask::WriteOpen(_)) => {
+                stream = message.id;
+                stream
+            }
+            Some(Ask::Packet(_) | Ask::StreamClose(_)) => stream,
+            _ => message.id,
+        };
         let Some(outcome) = answer(&cluster, node, message, payload, &mut writing) else {
             return;
         };
@@ -128,7 +140,8 @@ fn answer(
             }
             Some(outcome.map(|ack| (Answer::Ack(ack), Bytes::new())))
         }
-        Ask::StreamClose(_) => {
+        Ask::StreamClose(close) => {
+            assert!(!close.unanswered, "it needs no answer");
             *writing = None;
             plain(Answer::StreamClosed(pb::StreamClosed {}))
         }

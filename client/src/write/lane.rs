@@ -156,22 +156,18 @@ impl Lane {
         // All is acknowledged: how the stream ends matters only to whoever uses the connection next.
         let by = Instant::now() + self.shared.core.master.timings().ack_deadline / 3;
         if stream.send(&data::stream_close(), Bytes::new(), by).await.is_ok() {
-            let servers = self.shared.core.servers.clone();
-            tokio::spawn(async move {
-                let closed = async {
-                    while data::heard(stream.receive().await?)? != Heard::Closed {}
-                    Ok::<_, Error>(())
-                };
-                if matches!(tokio::time::timeout_at(by, closed).await, Ok(Ok(()))) {
-                    servers.give_back(stream);
-                }
-            });
+            self.shared.core.servers.give_back(stream);
         }
         Ok(())
     }
 
     async fn converse(&mut self, stream: &mut Stream) -> Result<()> {
-        let Stream { reader, writer, .. } = stream;
+        let Stream {
+            reader,
+            writer,
+            number,
+            ..
+        } = stream;
         let mut committing: Option<Committing> = None;
         loop {
             while let Some(next) = self.window.next_to_send(Instant::now()) {
@@ -191,7 +187,9 @@ impl Lane {
             tokio::select! {
                 biased;
                 message = reader.next::<FromServer>() => match message {
-                    Ok(Some((message, _))) => self.on_message(message)?,
+                    Ok(Some((message, _))) if message.id == *number => self.on_message(message)?,
+                    // Of the stream that the connection carried before.
+                    Ok(Some(_)) => {}
                     Ok(None) => return Err(self.link(&"it closed the stream")),
                     Err(error) => return Err(self.link(&error)),
                 },

@@ -39,7 +39,7 @@ impl Lane {
         self.heard = false;
         self.recorded = self.recorded.max(self.grant.capability.length);
         if !std::mem::replace(&mut self.begun, true) {
-            let open = data::write_open(&self.grant.token, self.writer);
+            let open = data::write_open(stream.number, &self.grant.token, self.writer);
             stream.writer.put(&open, Bytes::new());
             self.length = self.grant.capability.length;
             return Ok(stream);
@@ -61,7 +61,7 @@ impl Lane {
     }
 
     async fn open_on(&self, stream: &mut Stream, by: Instant) -> Result<data::Acked> {
-        let open = data::write_open(&self.grant.token, self.writer);
+        let open = data::write_open(stream.number, &self.grant.token, self.writer);
         stream.send(&open, Bytes::new(), by).await?;
         let answer = timeout_at(by, stream.receive()).await;
         data::write_opened(
