@@ -13,11 +13,11 @@ use crate::store::{self, Ground};
 
 /// Keys from which on a settling is due: enough that keys written over and over are settled once, few enough that sled, which
 /// lets nobody read while it takes a batch, is free again within milliseconds.
-const KEYS_DUE: usize = 2_048;
+const KEYS_DUE: usize = 4_096;
 /// Keys at which commits wait for it.
 const KEYS_MAX: usize = 4 * KEYS_DUE;
 /// What is committed is settled so much later at the latest.
-const AGE_MAX: Duration = Duration::from_millis(200);
+const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until it is stopped or the store fails.
 pub(super) async fn run(
