@@ -73,7 +73,9 @@ impl Copy<'_> {
         let mut moved = 0;
         for run in runs(install.needed()) {
             let blocks = self.fetch(source, run).await?;
-            moved += blocks.iter().map(|b| b.bytes.len() as u64).sum::<u64>();
+            let bytes = blocks.iter().map(|b| b.bytes.len() as u64).sum::<u64>();
+            self.server.ground.meters.copied_bytes.add(bytes);
+            moved += bytes;
             install = self.server.put(install, blocks).await?;
         }
         self.server.commit(install).await?;

@@ -2,6 +2,7 @@
 
 use crate::chain::Chains;
 use crate::fence::Fence;
+use crate::metrics::Meters;
 use crate::report::Trouble;
 use crate::store::{self, Replica, Store};
 use dfs_proto::Result;
@@ -22,6 +23,8 @@ pub(crate) struct Ground {
     pub(crate) fence: Arc<Fence>,
     /// Reports for the master; see [`Ground::complain`].
     pub(crate) troubles: mpsc::Sender<Trouble>,
+    /// What is counted.
+    pub(crate) meters: Arc<Meters>,
 }
 
 impl Ground {
@@ -53,6 +56,9 @@ impl Ground {
 
     /// Tells the master, unless it has not heard what was told before: then this is dropped, and a log line stays.
     pub(crate) fn complain(&self, trouble: Trouble) {
+        if let Trouble::BadBlock { .. } = trouble {
+            self.meters.bad_blocks.add(1);
+        }
         if let Err(error) = self.troubles.try_send(trouble) {
             tracing::warn!(%error, "a report for the master was dropped");
         }

@@ -9,6 +9,7 @@ mod chain;
 mod copy;
 pub mod fence;
 mod ground;
+mod metrics;
 mod orders;
 mod peers;
 mod report;
@@ -22,8 +23,11 @@ mod work;
 use dfs_proto::net::is_address;
 use dfs_proto::world::World;
 use dfs_proto::{Code, Error, NodeId, Result};
+use dfs_stdx::disk::MeteredDisk;
 use fence::Fence;
 use ground::Ground;
+use metrics::Meters;
+pub use metrics::Metrics;
 use orders::Orders;
 use server::Server;
 use session::Sessions;
@@ -90,6 +94,8 @@ impl Chunkserver {
     /// empty); the disk's and the network's.
     pub async fn start(config: Config, world: World) -> Result<Chunkserver> {
         config.check()?;
+        let meters = Arc::new(Meters::default());
+        let world = metered(world, &meters);
         let options = Options {
             dirs: config.data_dirs.clone(),
             notes: Some(PathBuf::from(NOTES)),
@@ -114,6 +120,7 @@ impl Chunkserver {
             chains: Arc::default(),
             fence,
             troubles,
+            meters,
         };
         let masters = config.masters.clone();
         let server = Server::new(ground, config, addr);
@@ -144,6 +151,12 @@ impl Chunkserver {
         self.server.node()
     }
 
+    /// What it has done and how it is.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        Metrics(self.server.clone())
+    }
+
     /// Ends the session and all streams, then puts what is open on stable storage, so that the next start finds
     /// every replica as it should be.
     pub async fn stop(mut self) {
@@ -151,5 +164,14 @@ impl Chunkserver {
         self.server.ground.chains.stop().await;
         while self.tasks.join_next().await.is_some() {}
         self.server.close_all().await;
+    }
+}
+
+/// The same world, its disk counted.
+fn metered(world: World, meters: &Meters) -> World {
+    let disk = MeteredDisk::new(world.disk, meters.disk.clone(), world.clock.clone());
+    World {
+        disk: Arc::new(disk),
+        ..world
     }
 }

@@ -143,6 +143,7 @@ impl Orders {
         let cancel = running.cancel.clone();
         let waiting = VecDeque::new();
         lanes.insert(chunk, Lane { running, waiting });
+        self.server.ground.meters.orders.set(lanes.len());
         drop(lanes);
         tokio::spawn(self.clone().drain(chunk, job, cancel));
     }
@@ -161,6 +162,7 @@ impl Orders {
         let lane = lanes.get_mut(&chunk)?;
         let Some(job) = lane.waiting.pop_front() else {
             lanes.remove(&chunk);
+            self.server.ground.meters.orders.set(lanes.len());
             return None;
         };
         lane.running = job.running();

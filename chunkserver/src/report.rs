@@ -1,6 +1,7 @@
 //! What goes up to the master and what comes down from it, as values (the wire's form of them is in `rpc/master.rs`).
 
 use crate::chain::OpenChunk;
+use crate::metrics::Activity;
 use crate::peers::Pass;
 use crate::store::Kind;
 use dfs_proto::capability::{Keys, Member};
@@ -58,6 +59,7 @@ pub(crate) struct Heartbeat {
     pub(crate) chunks: u64,
     pub(crate) open: Vec<OpenChunk>,
     pub(crate) load: u32,
+    pub(crate) activity: Activity,
 }
 
 /// A line of the inventory.

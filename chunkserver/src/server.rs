@@ -122,9 +122,20 @@ impl Server {
             sequence,
             disks: soft.disks.clone(),
             chunks: self.ground.store.count() as u64,
+            activity: self.activity(),
             load: u32::try_from(open.iter().filter(|o| o.streaming).count()).unwrap_or(u32::MAX),
             open,
         }
+    }
+
+    /// True while the master counts on this server.
+    pub(crate) fn is_live(&self) -> bool {
+        self.ground.fence.is_live(self.ground.world.clock.now())
+    }
+
+    /// The disks, as they were when they were last looked at.
+    pub(crate) fn disks(&self) -> Vec<DiskReport> {
+        self.soft().disks.clone()
     }
 
     /// Looks at the disks again.

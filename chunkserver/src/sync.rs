@@ -182,6 +182,8 @@ impl Sync<'_> {
         self.hold(replica, install.needed());
         for run in runs(install.needed()) {
             let blocks = self.fetch(source, run, &claims).await?;
+            let bytes = blocks.iter().map(|b| b.bytes.len() as u64).sum();
+            self.server.ground.meters.synced_bytes.add(bytes);
             install = self.server.put(install, blocks).await?;
         }
         self.server.commit(install).await?;

@@ -49,6 +49,9 @@ pub(crate) struct MasterLayer {
     /// The address others reach it at, if it is not the one it listens on
     #[arg(long, env = "DFS_ADVERTISE", value_name = "HOST:PORT", value_parser = crate::args::address)]
     pub(crate) advertise: Option<String>,
+    /// Serve metrics for Prometheus at http://HOST:PORT/metrics, and /healthz
+    #[arg(long, env = "DFS_METRICS", value_name = "HOST:PORT", value_parser = crate::args::address)]
+    pub(crate) metrics: Option<String>,
     /// Where its log and its view are kept
     #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -71,6 +74,9 @@ pub(crate) struct Master {
     /// "host:port", if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) advertise: Option<String>,
+    /// "host:port" of its metrics, if they are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<String>,
     /// Its folder.
     pub(crate) data_dir: PathBuf,
     /// Of a new cluster.
@@ -91,6 +97,7 @@ impl MasterLayer {
         let master = Master {
             listen: self.listen.or(file.listen).unwrap_or_else(|| MASTER_ADDR.into()),
             advertise: self.advertise.or(file.advertise),
+            metrics: self.metrics.or(file.metrics),
             data_dir: self
                 .data_dir
                 .or(file.data_dir)
@@ -142,6 +149,9 @@ pub(crate) struct ChunkserverLayer {
     /// The address others reach it at, if it is not the one it listens on
     #[arg(long, env = "DFS_ADVERTISE", value_name = "HOST:PORT", value_parser = crate::args::address)]
     pub(crate) advertise: Option<String>,
+    /// Serve metrics for Prometheus at http://HOST:PORT/metrics, and /healthz
+    #[arg(long, env = "DFS_METRICS", value_name = "HOST:PORT", value_parser = crate::args::address)]
+    pub(crate) metrics: Option<String>,
     /// A folder for chunks, one for each disk; may be repeated (in DFS_DATA_DIR separated by colons)
     #[arg(long, value_name = "DIR")]
     #[serde(default)]
@@ -171,6 +181,9 @@ pub(crate) struct Chunkserver {
     /// "host:port", if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) advertise: Option<String>,
+    /// "host:port" of its metrics, if they are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<String>,
     /// One for each disk.
     pub(crate) data_dir: Vec<PathBuf>,
     /// Failure domain.
@@ -211,6 +224,7 @@ impl ChunkserverLayer {
                 .or(file.listen)
                 .unwrap_or_else(|| CHUNKSERVER_ADDR.into()),
             advertise: self.advertise.or(file.advertise),
+            metrics: self.metrics.or(file.metrics),
             data_dir,
             host: self.host.or(file.host).unwrap_or_else(hostname),
             rack: self.rack.or(file.rack).unwrap_or_default(),

@@ -184,7 +184,7 @@ impl Desk {
         let took = asked.started.elapsed();
         self.stats.answered(asked.operation, took, true);
         if why == Errno::EINTR {
-            self.stats.interrupted.fetch_add(1, Ordering::Relaxed);
+            self.stats.interrupted.add(1);
             tracing::debug!(
                 operation = asked.operation.name(),
                 inode = asked.inode,
@@ -192,7 +192,7 @@ impl Desk {
                 "interrupted"
             );
         } else {
-            self.stats.timed_out.fetch_add(1, Ordering::Relaxed);
+            self.stats.timed_out.add(1);
             tracing::error!(
                 operation = asked.operation.name(),
                 inode = asked.inode,
@@ -351,7 +351,7 @@ mod tests {
         let (desk, (sender, receiver)) = (desk(), mpsc::channel());
         desk.serve(asked(&desk), Reply(sender), async { Ok(5) }, answer);
         assert_eq!(receiver.try_recv().unwrap(), Ok(5));
-        assert_eq!(desk.stats.of(Operation::Read).count(), 1);
+        assert_eq!(desk.stats.of(Operation::Read).took.count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

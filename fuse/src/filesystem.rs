@@ -20,7 +20,6 @@ use fuser::{
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
@@ -371,9 +370,7 @@ impl Filesystem for Edge {
         self.desk
             .serve(asked, reply, work, move |reply, pieces: Vec<Bytes>| {
                 let length: usize = pieces.iter().map(Bytes::len).sum();
-                desk.stats()
-                    .read_bytes
-                    .fetch_add(length as u64, Ordering::Relaxed);
+                desk.stats().read_bytes.add(length as u64);
                 match pieces.as_slice() {
                     [whole] => reply.data(whole),
                     // fuser takes one piece only.
@@ -401,9 +398,7 @@ impl Filesystem for Edge {
         );
         let desk = self.desk.clone();
         let answer = move |reply: ReplyWrite, written: usize| {
-            desk.stats()
-                .written_bytes
-                .fetch_add(written as u64, Ordering::Relaxed);
+            desk.stats().written_bytes.add(written as u64);
             reply.written(u32::try_from(written).expect("no more than was asked for"));
         };
         if let Some(done) = self.desk.within(|| self.vfs.try_write(at, data, kill_privileges)) {

@@ -11,7 +11,6 @@ use fuser::{INodeNo, Notifier};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -121,7 +120,7 @@ impl Teller {
             if let Err(error) = self.tell(&notice.what) {
                 tracing::debug!(%error, ?notice, "the kernel was not told");
             }
-            self.stats.invalidations.fetch_add(1, Ordering::Relaxed);
+            self.stats.invalidations.add(1);
             self.told(notice.number);
         }
     }

@@ -3,12 +3,10 @@
 //! Shown as the file `.stats` at the mount's root (in no listing; JSON), and to Prometheus by [`crate::metrics`].
 
 use dfs_stdx::clock::{Clock, Instant};
+use dfs_stdx::metrics::{Counter, Timed};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Bounds of the histogram: 2^0, 2^1, .. microseconds; the last one takes all.
-pub(crate) const BUCKETS: usize = 26;
 
 macro_rules! operations {
     ($($name:ident $text:literal,)*) => {
@@ -71,50 +69,19 @@ operations! {
     CopyFileRange "copy_file_range",
 }
 
-/// One kind of request, counted.
-#[derive(Debug, Default)]
-pub(crate) struct Counter {
-    pub(crate) errors: AtomicU64,
-    pub(crate) nanoseconds: AtomicU64,
-    longest_ns: AtomicU64,
-    /// Each has its own answers only; the sum is the count.
-    pub(crate) buckets: [AtomicU64; BUCKETS],
-}
-
-impl Counter {
-    /// Answers so far.
-    #[must_use]
-    pub(crate) fn count(&self) -> u64 {
-        self.buckets.iter().map(load).sum()
-    }
-
-    /// No more than this share of the answers (in thousandths) took longer.
-    fn quantile_us(&self, thousandths: u64) -> u64 {
-        let wanted = (self.count() * thousandths).div_ceil(1_000);
-        let mut seen = 0;
-        for (bucket, count) in self.buckets.iter().enumerate() {
-            seen += load(count);
-            if seen >= wanted && seen > 0 {
-                return 1 << bucket;
-            }
-        }
-        0
-    }
-}
-
 /// Counters of a mount.
 #[derive(Debug)]
 pub(crate) struct Stats {
     source: String,
     mountpoint: String,
     started: Instant,
-    counters: Vec<Counter>,
+    counters: Vec<Timed>,
     pub(crate) waiting: AtomicU64,
-    pub(crate) interrupted: AtomicU64,
-    pub(crate) timed_out: AtomicU64,
-    pub(crate) read_bytes: AtomicU64,
-    pub(crate) written_bytes: AtomicU64,
-    pub(crate) invalidations: AtomicU64,
+    pub(crate) interrupted: Counter,
+    pub(crate) timed_out: Counter,
+    pub(crate) read_bytes: Counter,
+    pub(crate) written_bytes: Counter,
+    pub(crate) invalidations: Counter,
 }
 
 /// What `.stats` says.
@@ -173,36 +140,31 @@ impl Stats {
             source: source.to_owned(),
             mountpoint: mountpoint.to_owned(),
             started: clock.now(),
-            counters: Operation::ALL.iter().map(|_| Counter::default()).collect(),
+            counters: Operation::ALL.iter().map(|_| Timed::default()).collect(),
             waiting: AtomicU64::new(0),
-            interrupted: AtomicU64::new(0),
-            timed_out: AtomicU64::new(0),
-            read_bytes: AtomicU64::new(0),
-            written_bytes: AtomicU64::new(0),
-            invalidations: AtomicU64::new(0),
+            interrupted: Counter::default(),
+            timed_out: Counter::default(),
+            read_bytes: Counter::default(),
+            written_bytes: Counter::default(),
+            invalidations: Counter::default(),
         }
     }
 
     /// The counter of a kind.
     #[must_use]
-    pub(crate) fn of(&self, operation: Operation) -> &Counter {
+    pub(crate) fn of(&self, operation: Operation) -> &Timed {
         &self.counters[operation as usize]
     }
 
     /// A request was answered.
     pub(crate) fn answered(&self, operation: Operation, took: Duration, failed: bool) {
-        let counter = self.of(operation);
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let us = ns.div_ceil(1_000).max(1);
-        let bucket = (u64::BITS - (us - 1).leading_zeros()) as usize;
-        counter.buckets[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
-        counter.nanoseconds.fetch_add(ns, Ordering::Relaxed);
-        if ns > load(&counter.longest_ns) {
-            counter.longest_ns.fetch_max(ns, Ordering::Relaxed);
-        }
-        if failed {
-            counter.errors.fetch_add(1, Ordering::Relaxed);
-        }
+        self.of(operation).answered(took, failed);
+    }
+
+    /// Since it was mounted.
+    #[must_use]
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Everything, as it is now.
@@ -213,35 +175,35 @@ impl Stats {
             mountpoint: self.mountpoint.clone(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_s: self.started.elapsed().as_secs(),
-            waiting: load(&self.waiting),
-            interrupted: load(&self.interrupted),
-            timed_out: load(&self.timed_out),
-            read_bytes: load(&self.read_bytes),
-            written_bytes: load(&self.written_bytes),
-            invalidations: load(&self.invalidations),
+            uptime_s: self.uptime().as_secs(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            interrupted: self.interrupted.get(),
+            timed_out: self.timed_out.get(),
+            read_bytes: self.read_bytes.get(),
+            written_bytes: self.written_bytes.get(),
+            invalidations: self.invalidations.get(),
             operations: Operation::ALL.iter().filter_map(|op| self.row(*op)).collect(),
         }
     }
 
     fn row(&self, operation: Operation) -> Option<Row> {
-        let counter = self.of(operation);
-        let count = counter.count();
-        let mean_ns = load(&counter.nanoseconds).checked_div(count)?;
+        let timed = self.of(operation);
+        let count = timed.took.count();
+        let mean_ns = nanoseconds(timed.took.sum()).checked_div(count)?;
         Some(Row {
             operation: operation.name().to_owned(),
             count,
-            errors: load(&counter.errors),
+            errors: timed.errors.get(),
             mean_us: mean_ns / 1_000,
-            p50_us: counter.quantile_us(500),
-            p99_us: counter.quantile_us(990),
-            longest_us: load(&counter.longest_ns) / 1_000,
+            p50_us: nanoseconds(timed.took.quantile(500)) / 1_000,
+            p99_us: nanoseconds(timed.took.quantile(990)) / 1_000,
+            longest_us: nanoseconds(timed.took.longest()) / 1_000,
         })
     }
 }
 
-fn load(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -266,18 +228,6 @@ mod tests {
         assert_eq!(
             (row.mean_us, row.p50_us, row.p99_us, row.longest_us),
             (182, 4, 1_024, 900)
-        );
-    }
-
-    #[tokio::test]
-    async fn the_shortest_and_the_longest_have_a_bucket() {
-        let stats = stats();
-        stats.answered(Operation::Read, Duration::ZERO, false);
-        stats.answered(Operation::Read, Duration::from_secs(1_000_000), false);
-        let counter = stats.of(Operation::Read);
-        assert_eq!(
-            (load(&counter.buckets[0]), load(&counter.buckets[BUCKETS - 1])),
-            (1, 1)
         );
     }
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use dfs_proto::ids::ClusterId;
 use dfs_proto::world::World;
 use dfs_proto::{Code, Error, Result};
-use dfs_stdx::disk::Lock;
+use dfs_stdx::disk::{DiskMeter, Lock, MeteredDisk};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -100,7 +100,10 @@ impl Applier {
     /// `Unavailable` with a message for a person: what is wrong and how to recover. `Busy`: another master has the folder.
     pub async fn start(options: Options, world: &World, born: ClusterId) -> Result<Applier> {
         let (disk, opening) = (world.disk.clone(), options.clone());
-        let opened = world.pool.run(move || open::open(&opening, &disk, born)).await?;
+        let log_meter = Arc::new(DiskMeter::default());
+        let log_disk = MeteredDisk::new(disk.clone(), log_meter.clone(), world.clock.clone());
+        let opened = move || open::open(&opening, &disk, Arc::new(log_disk), born);
+        let opened = world.pool.run(opened).await?;
         let ground = Arc::new(opened.ground);
         let stop = CancellationToken::new();
         let failure = Failure {
@@ -116,6 +119,7 @@ impl Applier {
             ground: ground.clone(),
             watch: Arc::default(),
             failure: failure.clone(),
+            log_meter,
         };
         let checkpoints = checkpoint::Checkpoints {
             ground: ground.clone(),
@@ -200,6 +204,7 @@ pub struct Handle {
     ground: Arc<Ground>,
     watch: Arc<OnceLock<Arc<Watch>>>,
     failure: Failure,
+    log_meter: Arc<DiskMeter>,
 }
 
 impl Handle {
@@ -224,6 +229,24 @@ impl Handle {
     #[must_use]
     pub fn applied(&self) -> u64 {
         self.ground.applied()
+    }
+
+    /// What the log does with its disk.
+    #[must_use]
+    pub fn log_meter(&self) -> &DiskMeter {
+        &self.log_meter
+    }
+
+    /// Proposals that wait to be taken into a group.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        PROPOSALS_MAX - self.proposals.capacity()
+    }
+
+    /// Keys that are committed and not yet in the key-value store.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.ground.unsettled()
     }
 
     /// Makes the command durable, applies it, and returns its index and what it came to.

@@ -5,6 +5,7 @@ use crate::applier::Handle;
 use crate::command::{Change, Command, Reply};
 use crate::live::Live;
 use crate::live::servers::Ordered;
+use crate::metrics::Meters;
 use crate::plan::Session;
 use crate::plan::order::{Answer, Order};
 use crate::state;
@@ -63,6 +64,8 @@ pub struct Desk {
     pub timings: Timings,
     /// When this master began to serve.
     pub started: Instant,
+    /// What is counted.
+    pub meters: Meters,
     keys: watch::Sender<Keyring>,
     orders: Mutex<Orders>,
 }
@@ -94,6 +97,7 @@ impl Desk {
             parameters,
             timings,
             started,
+            meters: Meters::default(),
             keys: watch::Sender::new(Keyring::default()),
             orders: Mutex::default(),
         }
@@ -278,6 +282,16 @@ impl Desk {
                 .remove(&id);
         }
         sent
+    }
+
+    /// Orders whose answers are awaited.
+    ///
+    /// # Panics
+    /// If a holder of the table panicked.
+    #[must_use]
+    pub fn orders_waiting(&self) -> usize {
+        let orders = self.orders.lock().expect("no panic while orders are held");
+        orders.waiting.len()
     }
 
     /// Sends an order that is not answered.

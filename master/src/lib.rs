@@ -10,6 +10,7 @@ pub mod desk;
 pub mod gate;
 pub mod live;
 pub mod log;
+mod metrics;
 pub mod plan;
 pub mod rpc;
 pub mod state;
@@ -34,6 +35,7 @@ use tokio::task::JoinHandle;
 const ROOT_MODE: u32 = 0o1777;
 
 pub use applier::ViewKind as View;
+pub use metrics::Metrics;
 
 /// How a master is started.
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ pub struct Master {
     rounds: JoinHandle<()>,
     applier: Applier,
     desk: Arc<Desk>,
+    steward: Arc<Steward>,
 }
 
 impl Master {
@@ -109,7 +112,7 @@ impl Master {
         let door = Door {
             desk: desk.clone(),
             gate,
-            steward,
+            steward: steward.clone(),
             addr: addr.clone(),
             stopping,
         };
@@ -126,6 +129,7 @@ impl Master {
             rounds,
             applier,
             desk,
+            steward,
         })
     }
 
@@ -139,6 +143,12 @@ impl Master {
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
         self.desk.cluster
+    }
+
+    /// What it has done and how the cluster is.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::new(self.desk.clone(), self.steward.clone())
     }
 
     /// Stops: takes no more calls, ends sessions, and closes the log.

@@ -37,6 +37,17 @@ const HOLDERS_AWAITED: Duration = Duration::from_secs(10);
 /// A client waits no longer than this for a change: its own deadline is near.
 const CHANGE_AWAITED: Duration = Duration::from_secs(25);
 
+/// How much is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// Chunks whose next configuration is being brought about.
+    pub changes: usize,
+    /// Chunks that get a new member.
+    pub joining: usize,
+    /// Replicas with a bad block.
+    pub ailing: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Steward {
@@ -97,6 +108,16 @@ impl Steward {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.borrow().clone()
+    }
+
+    /// What is under way now.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues {
+            changes: self.changes.count(),
+            joining: self.joining.lock().expect("no panic while held").len(),
+            ailing: self.ailing.lock().expect("no panic while held").len(),
+        }
     }
 
     /// The state of all chunks as of a round that began after this call, if it ends soon.

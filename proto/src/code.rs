@@ -101,6 +101,15 @@ codes! {
     NotSupported = 26, Never;
 }
 
+impl Code {
+    /// True if it tells of trouble in the cluster, and not of what was asked: what a watcher counts as a failure.
+    #[must_use]
+    pub fn is_fault(self) -> bool {
+        use Code::{Corrupt, Internal, Lost, NoSpace, TimedOut, Unavailable};
+        matches!(self, Corrupt | Internal | Lost | NoSpace | TimedOut | Unavailable)
+    }
+}
+
 /// What a caller does about a [`Code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod limits;
 pub mod name;
 pub mod net;
+pub mod scrape;
 pub mod span;
 pub mod status;
 pub mod world;

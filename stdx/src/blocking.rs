@@ -34,6 +34,7 @@ struct Threads {
     queue: Arc<Queue>,
     /// One permit for each place in the queue and each thread, so that giving a job never blocks.
     places: Arc<Semaphore>,
+    places_max: usize,
     /// Brief work is being done in place: one at a time, so that a disk that hangs takes one of the runtime's workers.
     in_place: AtomicBool,
     /// Brief work goes to the threads as often.
@@ -61,6 +62,7 @@ impl Pool {
         let threads = Threads {
             queue,
             places: Arc::new(Semaphore::new(places)),
+            places_max: places,
             in_place: AtomicBool::new(false),
             distrust: AtomicU64::new(0),
             clock: Clock::system(),
@@ -107,6 +109,13 @@ impl Pool {
 }
 
 impl Pool {
+    /// Jobs that are being done or wait for a thread.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let threads = self.threads.as_ref();
+        threads.map_or(0, |t| t.places_max - t.places.available_permits())
+    }
+
     /// As [`Pool::run`], for work that hardly ever waits: a few small writes to the page cache. It is done where it is
     /// asked for, which saves two changes of thread, unless other such work is being done in place now or the last
     /// one took long.
@@ -320,6 +329,14 @@ mod tests {
         let mut done: Vec<u32> = told.iter().collect();
         done.sort_unstable();
         assert_eq!(done, (0..8).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn jobs_that_wait_are_counted() {
+        let pool = Pool::threads("test", 1);
+        let inner = pool.clone();
+        assert_eq!(pool.run(move || inner.waiting()).await, 1);
+        assert_eq!(Pool::inline().waiting(), 0);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ pub mod blocking;
 pub mod buffers;
 pub mod clock;
 pub mod disk;
+pub mod metrics;
 pub mod rng;
 pub mod settings;
 pub mod size;

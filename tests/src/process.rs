@@ -66,6 +66,9 @@ pub struct Node {
     pub id: u32,
     /// "host:port".
     pub addr: String,
+    /// "host:port" of its metrics.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// Its process, as `dfs up` started it.
     pub pid: u32,
     /// Its folder.

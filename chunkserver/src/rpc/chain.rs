@@ -74,6 +74,7 @@ impl Connection {
                         self.replies.send(teller.id, Err(error)).await?;
                         return Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged packet"));
                     }
+                    self.ground.meters.packet(packet.data.len());
                     Incoming::Chain {
                         incarnation,
                         number,

@@ -2,6 +2,7 @@
 //!
 //! One gRPC stream carries everything; the queue up is bounded, and whoever fills it waits.
 
+use crate::metrics::Activity;
 use crate::peers::Pass;
 use crate::report::{
     self, Adopted, Comparison, DiskReport, Done, Heartbeat, Order, Outcome, Register, Registered, Report,
@@ -127,6 +128,19 @@ fn heartbeat(h: Heartbeat) -> pb::Heartbeat {
         chunks: h.chunks,
         open: open.collect(),
         load: h.load,
+        activity: Some(activity(h.activity)),
+    }
+}
+
+fn activity(a: Activity) -> pb::Activity {
+    pb::Activity {
+        reads: a.reads,
+        read_bytes: a.read_bytes,
+        packets: a.packets,
+        packet_bytes: a.packet_bytes,
+        copied_bytes: a.copied_bytes,
+        syncs: a.syncs,
+        orders: a.orders,
     }
 }
 

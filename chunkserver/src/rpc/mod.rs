@@ -13,6 +13,7 @@ mod write;
 
 use crate::chain::{Progress, Tell};
 use crate::ground::Ground;
+use crate::metrics::Request;
 use bytes::Bytes;
 use dfs_proto::frame::{FrameReader, FrameWriter};
 use dfs_proto::net::{BoxStream, Listener};
@@ -160,27 +161,10 @@ impl Connection {
                 .await;
         };
         match body {
-            Body::Read(request) => {
-                match self
-                    .passes
-                    .check(&self.ground, request.capability.as_ref(), read::ALLOWED)
-                {
-                    Err(error) => self.replies.send(id, Err(error)).await,
-                    Ok(capability) => match read::at_once(&self.ground, &capability, &request) {
-                        Some(answer) => self.replies.send(id, answer).await,
-                        None => {
-                            let ground = self.ground.clone();
-                            self.later(id, async move {
-                                read::patiently(&ground, &capability, &request).await
-                            })
-                            .await
-                        }
-                    },
-                }
-            }
+            Body::Read(request) => self.read(id, request).await,
             Body::Probe(request) => {
                 let ground = self.ground.clone();
-                self.later(id, async move {
+                self.later(id, Request::Probe, async move {
                     probe::probe(&ground, request)
                         .await
                         .map(|r| (from_server::Body::Probe(r), Bytes::new()))
@@ -189,7 +173,7 @@ impl Connection {
             }
             Body::Table(request) => {
                 let ground = self.ground.clone();
-                self.later(id, async move {
+                self.later(id, Request::Table, async move {
                     pull::table(&ground, request)
                         .await
                         .map(|r| (from_server::Body::Table(r), Bytes::new()))
@@ -198,7 +182,7 @@ impl Connection {
             }
             Body::Pull(request) => {
                 let ground = self.ground.clone();
-                self.later(id, async move {
+                self.later(id, Request::Pull, async move {
                     pull::pull(&ground, request)
                         .await
                         .map(|(r, p)| (from_server::Body::Pull(r), p))
@@ -206,8 +190,10 @@ impl Connection {
                 .await
             }
             Body::Promised(request) => {
+                let begun = self.ground.world.clock.now();
                 let answer = probe::promised(&self.ground, &request)
                     .map(|r| (from_server::Body::Promised(r), Bytes::new()));
+                (self.ground.meters).answered(Request::Promised, begun.elapsed(), &answer);
                 self.replies.send(id, answer).await
             }
             Body::WriteOpen(request) => self.write_stream(id, request).await,
@@ -222,10 +208,32 @@ impl Connection {
         }
     }
 
+    /// Reads: what is in memory is answered in place.
+    async fn read(&mut self, id: u64, request: pb::Read) -> io::Result<()> {
+        let begun = self.ground.world.clock.now();
+        let checked = self
+            .passes
+            .check(&self.ground, request.capability.as_ref(), read::ALLOWED);
+        let answer = match checked {
+            Err(error) => Err(error),
+            Ok(capability) => match read::at_once(&self.ground, &capability, &request) {
+                Some(answer) => answer,
+                None => {
+                    let ground = self.ground.clone();
+                    let patient = async move { read::patiently(&ground, &capability, &request).await };
+                    return self.later(id, Request::Read, patient).await;
+                }
+            },
+        };
+        (self.ground.meters).answered(Request::Read, begun.elapsed(), &answer);
+        self.replies.send(id, answer).await
+    }
+
     /// Works on a request beside the connection, as far as there is room.
     async fn later(
         &mut self,
         id: u64,
+        request: Request,
         work: impl Future<Output = Result<(from_server::Body, Bytes)>> + Send + 'static,
     ) -> io::Result<()> {
         let room = self
@@ -234,9 +242,12 @@ impl Connection {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let replies = self.replies.clone();
+        let (replies, meters) = (self.replies.clone(), self.ground.meters.clone());
+        let clock = self.ground.world.clock.clone();
         self.tasks.spawn(async move {
+            let begun = clock.now();
             let answer = work.await;
+            meters.answered(request, begun.elapsed(), &answer);
             // A connection that is gone is noticed by its reader.
             let _ = replies.send(id, answer).await;
             drop(room);

@@ -161,6 +161,7 @@ fn reply(ground: &Ground, capability: &Capability, length: u64, read: Read) -> (
         detached: !fenced,
         checksums: read.checksums,
     };
+    ground.meters.read_bytes.add(read.bytes.len() as u64);
     (from_server::Body::Read(reply), read.bytes)
 }
 

@@ -78,6 +78,7 @@ async fn node(number: u32) -> Node {
         chains: Arc::new(Chains::default()),
         fence,
         troubles: tell,
+        meters: Arc::default(),
     };
     let listener = Tcp.listen("127.0.0.1:0").await.unwrap();
     let member = Member {

@@ -91,6 +91,7 @@ impl Connection {
             ));
         }
         check(&packet, self.ground.fence.parameters().chunk_bytes)?;
+        self.ground.meters.packet(packet.data.len());
         Ok(Incoming::Client {
             packet,
             sync: head.sync,

@@ -52,6 +52,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
     let world = World::real("dfs-disk", BLOCKING_THREADS);
     let server = Chunkserver::start(config, world).await.map_err(Failure::from)?;
     tracing::info!(addr = %server.addr(), "chunkserver serves");
+    node::watched_if_asked(settings.metrics.as_deref(), || server.metrics()).await;
     node::stop_requested().await?;
     server.stop().await;
     tracing::info!("chunkserver stopped");

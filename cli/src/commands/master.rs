@@ -65,6 +65,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
     };
     let master = started.map_err(Failure::from)?;
     tracing::info!(addr = %master.addr(), "master serves");
+    node::watched_if_asked(settings.metrics.as_deref(), || master.metrics()).await;
     tokio::select! {
         asked = node::stop_requested() => asked?,
         why = master.failed() => return Err(dfs_proto::Error::new(dfs_proto::Code::Unavailable, why).into()),

@@ -1,14 +1,17 @@
 //! What `dfs master`, `dfs chunkserver` and `dfs mount` share: their log, their parent, their end.
 
 use crate::args::Args;
-use crate::exit::{Failure, Result};
+use crate::exit::{About as _, Failure, Result};
 use crate::settings;
 use clap::CommandFactory as _;
-use dfs_proto::Code;
+use dfs_proto::net::Tcp;
+use dfs_proto::{Code, scrape};
+use dfs_stdx::metrics::Source;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
 };
 use std::io;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The process that started this one and takes it along when it dies: set by `dfs up`, and by nobody else,
@@ -69,6 +72,24 @@ fn die_with_parent(role: &str) -> Result<()> {
         Code::Unavailable,
         "the process that started this one is gone",
     ))
+}
+
+/// Serves a role's metrics on `addr` from now on.
+///
+/// # Errors
+/// It cannot listen there.
+pub(crate) async fn watched(addr: &str, source: impl Source) -> Result<()> {
+    let addr = scrape::serve(&Tcp, addr, Arc::new(source)).await.about(addr)?;
+    tracing::info!(addr, "metrics are served");
+    Ok(())
+}
+
+/// As [`watched`], for a node: one that cannot be watched serves all the same.
+pub(crate) async fn watched_if_asked<S: Source>(addr: Option<&str>, source: impl FnOnce() -> S) {
+    let Some(addr) = addr else { return };
+    if let Err(failure) = watched(addr, source()).await {
+        tracing::error!(addr, %failure, "metrics are not served");
+    }
 }
 
 /// Returns at SIGTERM or SIGINT.

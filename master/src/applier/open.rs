@@ -94,12 +94,18 @@ fn view(options: &Options) -> PathBuf {
 }
 
 /// Opens everything and brings the store up to the end of the log.
-pub(super) fn open(options: &Options, disk: &Arc<dyn Disk>, born: ClusterId) -> Result<Opened> {
+/// The log goes through a disk of its own, so that it can be measured.
+pub(super) fn open(
+    options: &Options,
+    disk: &Arc<dyn Disk>,
+    log_disk: Arc<dyn Disk>,
+    born: ClusterId,
+) -> Result<Opened> {
     disk.create_dir_all(&options.data_dir)?;
     let lock = lock(options, &**disk)?;
     let (folder, segment_bytes) = (options.data_dir.join("log"), options.segment_bytes);
     let place = Place {
-        disk: disk.clone(),
+        disk: log_disk,
         folder,
         segment_bytes,
     };

@@ -44,6 +44,12 @@ impl Clients {
         known.map(|c| c.heard = c.heard.max(now)).is_some()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// The locality label it gave.
     #[must_use]
     pub fn host(&self, client: ClientId) -> &str {

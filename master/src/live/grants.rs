@@ -55,6 +55,12 @@ impl Grants {
         self.ended
     }
 
+    /// Chunks that somebody may write now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.by_chunk.len()
+    }
+
     /// Gives or renews a grant.
     pub fn give(&mut self, chunk: ChunkHandle, client: ClientId, now: Instant) {
         self.by_chunk

@@ -45,6 +45,25 @@ pub struct Disk {
     pub failed: bool,
 }
 
+/// What a server has done since its process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Reads answered.
+    pub reads: u64,
+    /// Bytes of them.
+    pub read_bytes: u64,
+    /// Packets taken.
+    pub packets: u64,
+    /// Bytes of them.
+    pub packet_bytes: u64,
+    /// Bytes pulled from other servers.
+    pub copied_bytes: u64,
+    /// Calls of fdatasync.
+    pub syncs: u64,
+    /// Chunks with orders under way, now.
+    pub orders: u64,
+}
+
 #[derive(Debug)]
 struct Connection {
     number: u64,
@@ -70,6 +89,8 @@ pub struct Server {
     pub chunks: u64,
     /// Disks that failed for good, from the hard state.
     failed_disks: BTreeSet<Vec<u8>>,
+    /// What it has done since it started, as last reported.
+    pub activity: Activity,
     connection: Option<Connection>,
     /// When the current state, connected or not, began.
     since: Instant,
@@ -134,6 +155,7 @@ impl Servers {
             disks: Vec::new(),
             chunks: 0,
             failed_disks: BTreeSet::new(),
+            activity: Activity::default(),
             connection: None,
             since: self.started,
             last_answer: self.started,
@@ -241,6 +263,13 @@ impl Servers {
         if let Some(server) = self.known.get_mut(&node) {
             server.disks = disks;
             server.chunks = chunks;
+        }
+    }
+
+    /// Takes what a heartbeat tells of its work.
+    pub fn worked(&mut self, node: NodeId, activity: Activity) {
+        if let Some(server) = self.known.get_mut(&node) {
+            server.activity = activity;
         }
     }
 

@@ -165,6 +165,12 @@ impl Watch {
         self.tables.lock().expect("no panic while the watchers are held")
     }
 
+    /// Sessions that are mounts.
+    #[must_use]
+    pub fn mounts(&self) -> usize {
+        self.mounts.load(Ordering::Relaxed)
+    }
+
     /// A mount's session begins, or is known from before a restart.
     pub fn begin(&self, client: ClientId) {
         let mut tables = self.lock();

@@ -6,7 +6,7 @@ use crate::live::Tables;
 use crate::live::servers::{Server, State};
 use crate::plan::order::Kind;
 use crate::state;
-use crate::steward::Counts;
+use crate::steward::{Counts, Queues};
 use crate::store::records::Chunk;
 use dfs_proto::capability::Operations;
 use dfs_proto::{ChunkHandle, ClientId, Code, Error, InodeId, NodeId, Version, pb};
@@ -56,6 +56,7 @@ impl pb::admin_server::Admin for Service {
                 used_bytes: capacity - free.min(capacity),
                 free_bytes: free,
                 parameters: Some(parameters(desk)),
+                queues: Some(queues(desk, &live, (self.0.steward.queues(), counts.one_copy()))),
             })
         };
         within(desk.timings.call_deadline, call).await
@@ -201,6 +202,19 @@ fn chunk_counts(c: &Counts) -> pb::ChunkCounts {
     }
 }
 
+fn queues(desk: &Desk, live: &Tables, (steward, one_copy): (Queues, u64)) -> pb::Queues {
+    pb::Queues {
+        proposals: desk.ground.waiting() as u64,
+        changes: steward.changes as u64,
+        joining: steward.joining as u64,
+        orders: desk.orders_waiting() as u64,
+        sessions: live.clients.count() as u64,
+        mounts: desk.live.watch.mounts() as u64,
+        writing: live.grants.count() as u64,
+        one_copy,
+    }
+}
+
 fn node(live: &Tables, node: NodeId, server: &Server, now: Instant) -> pb::Node {
     let (capacity, free) = server.space();
     let state = match live.servers.state(node, now) {
@@ -226,6 +240,7 @@ fn node(live: &Tables, node: NodeId, server: &Server, now: Instant) -> pb::Node 
         used_bytes: capacity - free.min(capacity),
         free_bytes: free,
         disks: server.disks.iter().map(disk).collect(),
+        activity: Some(convert::activity(server.activity)),
     }
 }
 

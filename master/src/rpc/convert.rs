@@ -2,6 +2,7 @@
 
 use crate::command::{self, Caller, Change};
 use crate::gate::{Answer, Ask, Grant, Granted, Reconfigure};
+use crate::live::servers::Activity;
 use crate::state;
 use dfs_proto::capability::Key;
 use dfs_proto::limits::{GOAL_MAX, XATTR_VALUE_BYTES_MAX};
@@ -347,6 +348,32 @@ pub(super) fn page(page: state::Page) -> pb::DirectoryPage {
         entries: page.entries.into_iter().map(entry).collect(),
         end: page.end,
         parent: page.parent.0,
+    }
+}
+
+/// What a server says it has done.
+pub(super) fn worked(a: pb::Activity) -> Activity {
+    Activity {
+        reads: a.reads,
+        read_bytes: a.read_bytes,
+        packets: a.packets,
+        packet_bytes: a.packet_bytes,
+        copied_bytes: a.copied_bytes,
+        syncs: a.syncs,
+        orders: a.orders,
+    }
+}
+
+/// The same, for an operator.
+pub(super) fn activity(a: Activity) -> pb::Activity {
+    pb::Activity {
+        reads: a.reads,
+        read_bytes: a.read_bytes,
+        packets: a.packets,
+        packet_bytes: a.packet_bytes,
+        copied_bytes: a.copied_bytes,
+        syncs: a.syncs,
+        orders: a.orders,
     }
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod convert;
 mod doors;
+mod kinds;
 mod namespace;
 mod orders;
 mod sessions;

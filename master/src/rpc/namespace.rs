@@ -1,8 +1,9 @@
 //! What clients ask: sessions, changes, questions. The doors they come in by are in doors.rs.
 
-use super::{Door, convert, watch};
+use super::{Door, convert, kinds, watch};
 use crate::command::{Caller, OpenClient};
 use crate::gate::WRITING_MAX;
+use crate::metrics::Call;
 use crate::state::{self, PageRequest};
 use crate::store::Read;
 use dfs_proto::capability::Operations;
@@ -64,6 +65,25 @@ impl Service {
     }
 
     pub(super) async fn mutate(&self, asked: pb::MutateRequest) -> Result<pb::MutateReply> {
+        let call = kinds::of_change(asked.change.as_ref());
+        self.timed(call, self.changed(asked)).await
+    }
+
+    pub(super) async fn query(&self, asked: pb::QueryRequest) -> Result<pb::QueryReply> {
+        let call = kinds::of_query(asked.query.as_ref());
+        self.timed(call, self.answered(asked)).await
+    }
+
+    /// Counts a call and how long it took.
+    async fn timed<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let begun = self.0.desk.now();
+        let answer = work.await;
+        let took = self.0.desk.now().saturating_duration_since(begun);
+        self.0.desk.meters.answered(call, took, &answer);
+        answer
+    }
+
+    async fn changed(&self, asked: pb::MutateRequest) -> Result<pb::MutateReply> {
         let desk = &self.0.desk;
         let (id, caller) = (convert::request_id(asked.id)?, convert::caller(asked.caller)?);
         let answer = self
@@ -78,7 +98,7 @@ impl Service {
         ))
     }
 
-    pub(super) async fn query(&self, asked: pb::QueryRequest) -> Result<pb::QueryReply> {
+    async fn answered(&self, asked: pb::QueryRequest) -> Result<pb::QueryReply> {
         if asked.client != 0 {
             self.0.gate.heard(ClientId(asked.client))?;
         }

@@ -197,6 +197,9 @@ impl Session {
             }
             live.servers
                 .report(self.node, disks(&heartbeat.disks), heartbeat.chunks);
+            if let Some(activity) = heartbeat.activity {
+                live.servers.worked(self.node, convert::worked(activity));
+            }
             for open in &heartbeat.open {
                 let (chunk, version) = (ChunkHandle(open.chunk), Version(open.version));
                 let report = Open {

@@ -55,6 +55,10 @@ pub(super) struct Reason {
 pub(super) struct Changes(Mutex<BTreeMap<ChunkHandle, watch::Receiver<Progress>>>);
 
 impl Changes {
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().expect("no panic while held").len()
+    }
+
     pub(super) fn is_under_way(&self, chunk: ChunkHandle) -> bool {
         self.0.lock().expect("no panic while held").contains_key(&chunk)
     }

@@ -14,7 +14,7 @@ use crate::state;
 use crate::store::records::Chunk;
 use dfs_proto::{ChunkHandle, NodeId, Result, Version};
 use dfs_stdx::clock::Instant;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -47,6 +47,20 @@ pub struct Counts {
     pub orphan: u64,
     /// Chunks nothing refers to.
     pub collecting: u64,
+    /// Chunks some file has, by their goal and their good copies.
+    pub copies: BTreeMap<(usize, usize), u64>,
+}
+
+impl Counts {
+    /// Chunks with one good copy left of more that are wanted.
+    #[must_use]
+    pub fn one_copy(&self) -> u64 {
+        let left = self
+            .copies
+            .iter()
+            .filter(|((goal, copies), _)| *goal > 1 && *copies == 1);
+        left.map(|(_, chunks)| chunks).sum()
+    }
 }
 
 /// Rounds for ever.
@@ -234,6 +248,7 @@ fn count(live: &Tables, chunk: &repair::Chunk, (bad_blocks, all_hosts): (usize, 
         .filter(|m| m.session.is_connected() && !broken(m))
         .count();
     counts.chunks += 1;
+    *counts.copies.entry((chunk.goal, good)).or_default() += 1;
     let place = if good == 0 {
         &mut counts.missing
     } else if bad_blocks > 0 || chunk.members.iter().any(|m| broken(&m)) {

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod mem;
+mod metered;
 mod os;
 
 pub use mem::{Fault, MemDisk, Surviving};
+pub use metered::{DiskMeter, MeteredDisk};
 pub use os::OsDisk;
 
 /// A failed disk operation: what was tried, where, and why.

@@ -7,6 +7,7 @@ mod errors;
 mod explain;
 mod failures;
 mod files;
+mod metrics;
 mod tools;
 mod trees;
 mod up;

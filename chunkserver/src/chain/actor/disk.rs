@@ -74,12 +74,16 @@ impl Actor {
         brief: bool,
         work: impl FnOnce() -> store::Result<Arc<Replica>> + Send + 'static,
     ) {
-        let pool = self.ground.world.pool.clone();
+        let (pool, meters) = (self.ground.world.pool.clone(), self.ground.meters.clone());
+        let begun = self.ground.world.clock.now();
         self.applying = Some(Box::pin(async move {
             let outcome = match brief {
                 true => pool.run_brief(work).await,
                 false => pool.run(work).await,
             };
+            if number > 0 {
+                meters.applies.observe(begun.elapsed());
+            }
             Applied { number, outcome }
         }));
     }

@@ -102,16 +102,11 @@ async fn serve(wanted: &Wanted, report: bool) -> Result<Exit> {
         () = stop.requested() => return Ok(Exit::Failed),
     };
     if let Some(addr) = &wanted.metrics {
-        let served = mounted.metrics().serve(addr).await;
-        let addr = match served {
-            Ok(addr) => addr,
-            Err(error) => {
-                // The mount is not wanted without them.
-                mounted.stop().await.map_err(refused).about(subject)?;
-                return Err(error).about(addr);
-            }
-        };
-        tracing::info!(addr, "metrics are served");
+        if let Err(failure) = node::watched(addr, mounted.metrics()).await {
+            // The mount is not wanted without them.
+            mounted.stop().await.map_err(refused).about(subject)?;
+            return Err(failure);
+        }
     }
     tracing::info!(mountpoint = %wanted.settings.mountpoint.display(), masters = wanted.settings.masters, "mounted");
     if report {

@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// "host:port".
     pub(crate) addr: String,
+    /// "host:port" of its metrics.
+    pub(crate) metrics: Option<String>,
     /// Its folder.
     pub(crate) data_dir: String,
     /// Its log.
@@ -38,7 +40,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node called `name` at `addr`; `more` adds its own options.
+    /// A node called `name` at `addr`, its metrics on a port of their own; `more` adds its own options.
     ///
     /// # Errors
     /// The folder's path is not UTF-8, so it could not be written down.
@@ -46,7 +48,7 @@ impl Node {
         folder: &Folder,
         program: &Path,
         name: &str,
-        addr: &str,
+        (addr, metrics): (&str, u16),
         more: impl FnOnce(&mut Vec<String>),
     ) -> Result<Node> {
         let text = |path: &Path| {
@@ -57,16 +59,19 @@ impl Node {
         };
         let data_dir = text(&folder.path().join(name))?;
         let role = name.split('-').next().unwrap_or(name);
+        let metrics = format!("127.0.0.1:{metrics}");
         let mut argv = vec![
             text(program)?,
             role.to_owned(),
             format!("--listen={addr}"),
             format!("--data-dir={data_dir}"),
+            format!("--metrics={metrics}"),
         ];
         more(&mut argv);
         Ok(Node {
             name: name.to_owned(),
             addr: addr.to_owned(),
+            metrics: Some(metrics),
             data_dir,
             log: folder.logs().join(format!("{name}.log")),
             argv,

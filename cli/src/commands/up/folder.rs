@@ -31,6 +31,9 @@ pub(crate) struct Plan {
     pub(crate) master: u16,
     /// Each chunkserver's port.
     pub(crate) chunkservers: Vec<u16>,
+    /// Ports of their metrics, the master's first.
+    #[serde(default)]
+    pub(crate) metrics: Vec<u16>,
     /// Replicas of each chunk.
     pub(crate) replication: u32,
     /// Largest chunk.
@@ -63,6 +66,8 @@ pub(crate) struct NodeEntry {
     pub(crate) addr: String,
     /// Of the process `dfs up` started.
     pub(crate) pid: u32,
+    /// "host:port" of its metrics.
+    pub(crate) metrics: Option<String>,
     /// Its folder.
     pub(crate) data_dir: String,
     /// Its log.
@@ -78,6 +83,7 @@ impl NodeEntry {
         NodeEntry {
             addr: node.addr.clone(),
             pid,
+            metrics: node.metrics.clone(),
             data_dir: node.data_dir.clone(),
             log: node.log.clone(),
             argv: node.argv.clone(),
@@ -220,6 +226,7 @@ fn settle(stored: Option<Plan>, args: &Args) -> Result<Plan> {
         let plan = Plan {
             master: 0,
             chunkservers: vec![0; count as usize],
+            metrics: vec![0; count as usize + 1],
             replication: args.replication.unwrap_or(count.min(3)),
             chunk_size: args.chunk_size.unwrap_or(Size(CHUNK_BYTES_MAX)),
             profile: args.profile.unwrap_or_default(),
@@ -248,6 +255,7 @@ fn settle(stored: Option<Plan>, args: &Args) -> Result<Plan> {
         ));
     }
     plan.chunkservers.resize(wanted, 0);
+    plan.metrics.resize(wanted + 1, 0);
     if args.replication.is_some_and(|n| n != plan.replication)
         || args.chunk_size.is_some_and(|size| size != plan.chunk_size)
         || args.profile.is_some_and(|profile| profile != plan.profile)

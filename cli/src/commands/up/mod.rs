@@ -102,16 +102,25 @@ pub(crate) async fn run(args: Args, _context: &Context) -> Result<Exit> {
 fn nodes(folder: &Folder, plan: &Plan) -> Result<Vec<Node>> {
     let program = std::env::current_exe()?;
     let master = format!("127.0.0.1:{}", plan.master);
-    let mut nodes = vec![Node::new(folder, &program, "master", &master, |argv| {
-        argv.push(format!("--chunk-size={}", plan.chunk_size));
-        argv.push(format!("--replication={}", plan.replication));
-        if plan.profile == Profile::Test {
-            argv.push("--profile=test".to_owned());
-        }
-    })?];
-    for (index, port) in plan.chunkservers.iter().enumerate() {
+    let [watched, each_watched @ ..] = plan.metrics.as_slice() else {
+        unreachable!("a plan has a port for each node's metrics");
+    };
+    let mut nodes = vec![Node::new(
+        folder,
+        &program,
+        "master",
+        (&master, *watched),
+        |argv| {
+            argv.push(format!("--chunk-size={}", plan.chunk_size));
+            argv.push(format!("--replication={}", plan.replication));
+            if plan.profile == Profile::Test {
+                argv.push("--profile=test".to_owned());
+            }
+        },
+    )?];
+    for (index, (port, watched)) in plan.chunkservers.iter().zip(each_watched).enumerate() {
         let (name, addr) = (format!("chunkserver-{}", index + 1), format!("127.0.0.1:{port}"));
-        nodes.push(Node::new(folder, &program, &name, &addr, |argv| {
+        nodes.push(Node::new(folder, &program, &name, (&addr, *watched), |argv| {
             argv.push(format!("--master={master}"));
             argv.push(format!("--host={name}"));
             argv.push("--reserve=64MiB".to_owned());
@@ -173,7 +182,13 @@ async fn start(
         chunkservers,
         mount: mounted.clone(),
     })?;
-    Ok(Some(ready_line(folder, &master, count, mounted.as_deref())))
+    let metrics = first.metrics.as_deref().unwrap_or_default();
+    Ok(Some(ready_line(
+        folder,
+        (&master, metrics),
+        count,
+        mounted.as_deref(),
+    )))
 }
 
 /// What a cluster that starts well comes to within [`START_DEADLINE`].
@@ -193,7 +208,12 @@ async fn in_time<T>(
 }
 
 /// What to type next.
-fn ready_line(folder: &Folder, master: &str, count: u32, mounted: Option<&Path>) -> String {
+fn ready_line(
+    folder: &Folder,
+    (master, metrics): (&str, &str),
+    count: u32,
+    mounted: Option<&Path>,
+) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "dfs".to_owned());
     let export = match master == crate::settings::MASTER_ADDR {
         true => String::new(),
@@ -201,7 +221,7 @@ fn ready_line(folder: &Folder, master: &str, count: u32, mounted: Option<&Path>)
     };
     let mounted = mounted.map_or(String::new(), |dir| format!(", mounted at {}", dir.display()));
     format!(
-        "ready: master {master}, {count} chunkservers, data in {}{mounted}; next, in another terminal: \
+        "ready: master {master} (metrics at http://{metrics}/metrics), {count} chunkservers, data in {}{mounted}; next, in another terminal: \
          {export}{program} put FILE / && {program} ls -l /",
         folder.path().display()
     )

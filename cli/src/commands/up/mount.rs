@@ -54,6 +54,7 @@ impl Mount {
             node: Node {
                 name: NAME.to_owned(),
                 addr: master.addr.clone(),
+                metrics: None,
                 data_dir: text.to_owned(),
                 log: folder.logs().join("mount.log"),
                 argv: argv.into(),
