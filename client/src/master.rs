@@ -8,7 +8,7 @@
 use crate::convert::{self, AdminStub, Answered, Change, Changed, Opened, Query};
 use crate::session::{Session, Ticket, Writing};
 use crate::settings::Settings;
-use crate::types::{Caller, ChunkAccount, ChunkState, Node, NodeAccount, Status};
+use crate::types::{Caller, ChunkAccount, ChunkState, Glance, Node, NodeAccount, Status};
 use dfs_proto::calls::Line;
 use dfs_proto::limits::Timings;
 use dfs_proto::net::{Dial, channel};
@@ -220,8 +220,22 @@ impl Master {
 
     /// The master and its cluster.
     pub(crate) async fn status(&self) -> Result<Status> {
-        let ask = |mut stub: AdminStub| async move { stub.status(convert::admin::status_request()).await };
+        let ask =
+            |mut stub: AdminStub| async move { stub.status(convert::admin::status_request(false)).await };
         Ok(convert::admin::status(self.admin(ask).await?))
+    }
+
+    /// The cluster, without the work of counting its chunks anew.
+    pub(crate) async fn glance(&self) -> Result<Glance> {
+        let ask =
+            |mut stub: AdminStub| async move { stub.status(convert::admin::status_request(true)).await };
+        let mut status = self.admin(ask).await?;
+        let queues = convert::admin::queues(status.queues.take().unwrap_or_default());
+        Ok(Glance {
+            status: convert::admin::status(status),
+            queues,
+            nodes: self.nodes().await?,
+        })
     }
 
     /// All chunkservers.

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::convert::data;
 use crate::splits;
-use crate::types::{ChunkAccount, ChunkState, Node, NodeAccount, Probed, Space, Split, Status};
+use crate::types::{ChunkAccount, ChunkState, Glance, Node, NodeAccount, Probed, Space, Split, Status};
 use dfs_proto::capability::Member;
 use dfs_proto::{ChunkHandle, Code, Error, NodeId, Result};
 use futures::future::join_all;
@@ -25,6 +25,11 @@ impl Client {
     /// The master and its cluster.
     pub async fn status(&self) -> Result<Status> {
         self.inodes.core.master.status().await
+    }
+
+    /// What the cluster is busy with: cheap to ask for again and again.
+    pub async fn glance(&self) -> Result<Glance> {
+        self.inodes.core.master.glance().await
     }
 
     /// All chunkservers.

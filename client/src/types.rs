@@ -1,11 +1,13 @@
 //! The nouns that callers see: what the cluster says about files, chunks, servers.
 
 mod explain;
+mod glance;
 mod watch;
 
 use dfs_proto::capability::Member;
 use dfs_proto::{ChunkHandle, ClientId, InodeId, NodeId, Version};
 pub use explain::{ChunkAccount, NodeAccount};
+pub use glance::{Activity, Glance, Queues};
 use std::time::Duration;
 pub use watch::{Change, Changes, Event, Sequence};
 
@@ -357,6 +359,8 @@ pub struct Node {
     pub free_bytes: u64,
     /// Its data directories.
     pub disks: Vec<NodeDisk>,
+    /// What it has done.
+    pub activity: Activity,
 }
 
 /// One data directory of a chunkserver.

@@ -5,7 +5,7 @@ use crate::live::servers::State;
 use crate::state;
 use crate::steward::{Counts, Steward};
 use dfs_proto::{Error, Result};
-use dfs_stdx::metrics::{Kind, Page, Source, Timed};
+use dfs_stdx::metrics::{Counter, Kind, Page, Source, Timed};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,12 +70,15 @@ calls! {
 #[derive(Debug)]
 pub struct Meters {
     calls: Vec<Timed>,
+    /// Chunkservers that wanted to register and must not: foreign ones, clones.
+    pub refused_servers: Counter,
 }
 
 impl Default for Meters {
     fn default() -> Meters {
         Meters {
             calls: Call::ALL.iter().map(|_| Timed::default()).collect(),
+            refused_servers: Counter::default(),
         }
     }
 }
@@ -172,6 +175,8 @@ impl Metrics {
             let count = servers().filter(|(node, _)| live.servers.state(*node, now) == state);
             family.sample(&[("state", name)], count.count());
         }
+        let help = "Chunkservers that must not register: foreign ones, clones.";
+        page.counter("refused_servers_total", help, &self.desk.meters.refused_servers);
         let failed = servers()
             .flat_map(|(_, server)| &server.disks)
             .filter(|disk| disk.failed);

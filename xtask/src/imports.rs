@@ -12,7 +12,7 @@ struct Row {
 }
 
 /// Libraries that talk to the world outside, or that belong to one layer. Others are free where they fit.
-const EDGES: [&str; 15] = [
+const EDGES: [&str; 16] = [
     "tonic",
     "tonic-prost",
     "prost",
@@ -26,6 +26,7 @@ const EDGES: [&str; 15] = [
     "clap_complete",
     "clap_mangen",
     "indicatif",
+    "console",
     "anyhow",
     "turmoil",
 ];
@@ -87,7 +88,14 @@ const TABLE: [Row; 9] = [
             "dfs-fuse",
             "dfs-gateway",
         ],
-        edges: &["clap", "clap_complete", "clap_mangen", "indicatif", "anyhow"],
+        edges: &[
+            "clap",
+            "clap_complete",
+            "clap_mangen",
+            "indicatif",
+            "console",
+            "anyhow",
+        ],
     },
     Row {
         package: "dfs-xtask",

@@ -31,6 +31,7 @@ mod stat;
 mod status;
 mod tail;
 mod test;
+mod top;
 mod touch;
 mod transfer;
 mod tree;
@@ -215,6 +216,8 @@ commands! {
     Nodes => nodes, "nodes", small;
     /// Show the cluster at a glance
     Status => status, "status", small;
+    /// Watch the cluster: servers, rates, repair
+    Top => top, "top", small;
     /// Wait until the cluster is well
     Wait => wait, "wait", small;
     /// Print completions for a shell

@@ -1,6 +1,7 @@
 //! What the operator's door answers.
 
 use crate::types::Caller;
+use crate::types::{Activity, Queues};
 use crate::types::{
     ChunkAccount, ChunkCounts, ChunkState, KnownReplica, Node, NodeAccount, NodeDisk, Status,
 };
@@ -8,8 +9,8 @@ use dfs_proto::capability::{Member, peek};
 use dfs_proto::{ChunkHandle, ClusterId, Code, Error, InodeId, NodeId, Result, Version, pb};
 use std::time::Duration;
 
-pub(crate) fn status_request() -> pb::StatusRequest {
-    pb::StatusRequest {}
+pub(crate) fn status_request(recent: bool) -> pb::StatusRequest {
+    pb::StatusRequest { recent }
 }
 
 pub(crate) fn nodes_request() -> pb::NodesRequest {
@@ -88,6 +89,7 @@ fn node(n: pb::Node) -> Node {
         used_bytes: n.used_bytes,
         free_bytes: n.free_bytes,
         disks: n.disks.into_iter().map(disk).collect(),
+        activity: activity(n.activity.unwrap_or_default()),
     }
 }
 
@@ -121,6 +123,31 @@ pub(crate) fn node_account(reply: pb::ExplainNodeReply) -> NodeAccount {
         writing: reply.writing,
         why: reply.why,
         paths: reply.paths.into_iter().map(Into::into).collect(),
+    }
+}
+
+fn activity(a: pb::Activity) -> Activity {
+    Activity {
+        reads: a.reads,
+        read_bytes: a.read_bytes,
+        packets: a.packets,
+        packet_bytes: a.packet_bytes,
+        copied_bytes: a.copied_bytes,
+        syncs: a.syncs,
+        orders: a.orders,
+    }
+}
+
+pub(crate) fn queues(q: pb::Queues) -> Queues {
+    Queues {
+        proposals: q.proposals,
+        changes: q.changes,
+        joining: q.joining,
+        orders: q.orders,
+        sessions: q.sessions,
+        mounts: q.mounts,
+        writing: q.writing,
+        one_copy: q.one_copy,
     }
 }
 

@@ -21,11 +21,14 @@ pub(super) struct Service(pub(super) Door);
 
 #[tonic::async_trait]
 impl pb::admin_server::Admin for Service {
-    async fn status(&self, _: Request<pb::StatusRequest>) -> Served<pb::StatusReply> {
-        let desk = &self.0.desk;
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Served<pb::StatusReply> {
+        let (desk, recent) = (&self.0.desk, request.get_ref().recent);
         let call = async {
             let (applied, counters) = desk.read_indexed(state::counters).await?;
-            let counts = self.0.steward.fresh_counts().await;
+            let counts = match recent {
+                true => self.0.steward.counts(),
+                false => self.0.steward.fresh_counts().await,
+            };
             let now = desk.now();
             let live = desk.live.lock();
             let servers = || live.servers.iter().filter(|(_, s)| !s.removed);

@@ -75,6 +75,7 @@ async fn converse(door: Door, mut up: Streaming<pb::Up>, down: mpsc::Sender<Sent
     let (node, number, queue, next_chunk) = match register(&door, first).await {
         Ok(registered) => registered,
         Err(error) => {
+            door.desk.meters.refused_servers.add(1);
             tracing::error!(addr, %error, "a chunkserver was refused");
             let refused = pb::Registered {
                 refused: Some(error.into()),

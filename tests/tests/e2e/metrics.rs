@@ -122,3 +122,33 @@ async fn every_page_has_each_family_once_with_its_type_and_a_name_that_says_its_
         }
     }
 }
+
+#[test]
+fn top_says_once_into_a_pipe_what_goes_on() {
+    let cluster = used();
+    let text = String::from_utf8(cluster.ok(&["top", "--interval=0.3"])).unwrap();
+    for word in [
+        " healthy",
+        "repair   0 changing",
+        "clients  ",
+        "NODE ADDRESS",
+        " all ",
+    ] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    assert!(!text.contains('\x1b'), "no terminal, no escapes: {text}");
+    let top = cluster.json(&["top", "--interval=0.3"]);
+    assert_eq!(top["servers"].as_array().unwrap().len(), 3, "{top}");
+    assert_eq!(top["servers"][0]["state"], "alive", "{top}");
+    assert_eq!(
+        (&top["chunks"]["ok"], &top["queues"]["one_copy"]),
+        (&2.into(), &0.into()),
+        "{top}"
+    );
+    assert!(top["rates"]["read_bytes_per_s"].is_u64(), "{top}");
+    let (code, message) = cluster.fails(&["top", "--interval=0"]);
+    assert_eq!(
+        (code, message.as_str()),
+        (1, "top: an interval is a number of seconds from 0.2")
+    );
+}
