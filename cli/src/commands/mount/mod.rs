@@ -101,12 +101,12 @@ async fn serve(wanted: &Wanted, report: bool) -> Result<Exit> {
         mounted = Mounted::start(client, &wanted.settings) => mounted.map_err(refused).about(subject)?,
         () = stop.requested() => return Ok(Exit::Failed),
     };
-    if let Some(addr) = &wanted.metrics {
-        if let Err(failure) = node::watched(addr, mounted.metrics()).await {
-            // The mount is not wanted without them.
-            mounted.stop().await.map_err(refused).about(subject)?;
-            return Err(failure);
-        }
+    if let Some(addr) = &wanted.metrics
+        && let Err(failure) = node::watched(addr, mounted.metrics()).await
+    {
+        // The mount is not wanted without them.
+        mounted.stop().await.map_err(refused).about(subject)?;
+        return Err(failure);
     }
     tracing::info!(mountpoint = %wanted.settings.mountpoint.display(), masters = wanted.settings.masters, "mounted");
     if report {
