@@ -40,7 +40,7 @@ pub(crate) struct Window {
     /// A replica spoke against it.
     doubted: bool,
     /// Nobody told of other clients' changes since: it stands in while the master cannot be asked, but for its holes.
-    surmised: bool,
+    pub(crate) surmised: bool,
 }
 
 /// The windows of one open file.

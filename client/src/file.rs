@@ -1,5 +1,6 @@
 //! An open file by offset: what a mount or a gateway calls, and what [`File`](crate::File) stands on.
 
+use crate::append::{Appended, Appender};
 use crate::cache::Locations;
 use crate::convert::{self, Grant, Located};
 use crate::engine::Core;
@@ -25,6 +26,7 @@ struct Inner {
     reader: Reader,
     /// `None`: opened for reading only.
     writer: Option<Writer>,
+    appender: Option<Appender>,
     closed: AtomicBool,
     chunk_bytes: u64,
 }
@@ -73,6 +75,7 @@ impl Handle {
         }
         let reader = Reader::new(core.clone(), locations.clone(), opened.meter.clone());
         let writes = opened.options.write || opened.options.append;
+        let appender = writes.then(|| Appender::new(&opened, locations.clone()));
         let writer = writes.then(|| Writer::new(&opened, chunk_bytes, gift.grant, locations));
         let closed = AtomicBool::new(false);
         Handle {
@@ -80,6 +83,7 @@ impl Handle {
                 opened,
                 reader,
                 writer,
+                appender,
                 closed,
                 chunk_bytes,
             }),
@@ -152,6 +156,25 @@ impl Handle {
         writer.append(end, data).await
     }
 
+    /// Appends a record whole, exactly once, at an offset that the file chooses, and returns when every member has it.
+    ///
+    /// `producer` is a number of the caller's own (1 to 2^63 - 2), one for each source of records; it numbers its
+    /// records with rising sequences from 1. The same sequence again, from this process or a later one, changes
+    /// nothing and is answered with the first one's place. Records of a producer are in the file in their order. A
+    /// producer has one record under way at a time; producers run side by side.
+    ///
+    /// A record is on stable storage after [`Handle::sync_all`] or [`Handle::close`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the file was not opened for writing, or the record is empty; `TooLarge` for a record over
+    /// 16 MiB or a quarter of a chunk; `NotSupported` if the file ends in a hole; `TimedOut` if nobody could say before
+    /// the deadline that the record is in: it may be, and the same call again tells.
+    pub async fn append_record(&self, producer: u64, sequence: u64, record: Bytes) -> Result<Appended> {
+        self.writer()?;
+        let appender = self.inner.appender.as_ref().expect("who writes can append");
+        appender.append(producer, sequence, record).await
+    }
+
     /// Returns when every member has all that was written before.
     ///
     /// # Errors
@@ -169,6 +192,9 @@ impl Handle {
     /// The first failure since the last report; `Lost`, once, if acknowledged bytes went with a power cut of all
     /// replicas before they were synced.
     pub async fn sync_all(&self) -> Result<()> {
+        if let Some(appender) = &self.inner.appender {
+            appender.sync().await?;
+        }
         match &self.inner.writer {
             Some(writer) => writer.sync().await,
             None => Ok(()),
@@ -246,7 +272,12 @@ impl Handle {
     pub async fn close(&self) -> Result<()> {
         match &self.inner.writer {
             Some(writer) if !self.inner.closed.swap(true, Ordering::Relaxed) => {
-                writer.close(self.inner.opened.sync_on_close).await
+                let sync = self.inner.opened.sync_on_close;
+                let appended = match &self.inner.appender {
+                    Some(appender) => appender.close(sync).await,
+                    None => Ok(()),
+                };
+                writer.close(sync).await.and(appended)
             }
             Some(_) | None => Ok(()),
         }

@@ -43,6 +43,7 @@
 //! several appending clients.
 
 mod ahead;
+mod append;
 mod cache;
 mod client;
 mod convert;
@@ -67,6 +68,7 @@ mod types;
 mod watch;
 mod write;
 
+pub use append::Appended;
 pub use client::Client;
 pub use dfs_proto::capability::Member;
 pub use dfs_proto::{ChunkHandle, ClientId, Code, Error, InodeId, NodeId, Result, Retry, Version};

@@ -105,6 +105,11 @@ impl Master {
         &self.inner.timings
     }
 
+    /// Largest record of this cluster, bytes.
+    pub(crate) fn record_bytes_max(&self) -> u64 {
+        self.inner.session().opened.parameters.record_bytes_max()
+    }
+
     /// The cluster's chunk size, bytes.
     pub(crate) fn chunk_bytes(&self) -> u64 {
         self.inner.session().opened.parameters.chunk_bytes

@@ -65,13 +65,18 @@ impl Reader {
     /// Up to `length` bytes from `offset`; fewer only at the end of the file.
     pub(crate) async fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
         let deadline = self.core.master.deadline();
+        let begun = self.core.clock.now();
         let end = offset.saturating_add(length as u64);
         let size = self.end_near(offset, end, deadline).await?;
         let mut pieces = Vec::new();
         let mut position = offset;
         while position < end.min(size) {
             let to = end.min(size).min(self.locations.window_end(position));
-            let window = self.locations.window(position, None, deadline).await?;
+            let mut window = self.locations.window(position, None, deadline).await?;
+            if window.size < to && !window.surmised {
+                // Extents that are older than the size may be too long: the last one ends when records go on behind it.
+                window = self.locations.window(position, Some(begun), deadline).await?;
+            }
             self.read_window(&window, position..to, deadline, &mut pieces)
                 .await?;
             position = to;

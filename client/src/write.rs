@@ -373,7 +373,7 @@ impl Writer {
         let lane = Lane {
             shared: self.shared.clone(),
             slot,
-            writer: WriterId(self.shared.core.rng.u64()),
+            writer: WriterId::of_stream(self.shared.core.rng.u64()),
             recorded: grant.capability.length,
             told: grant.capability.length,
             grant,

@@ -36,7 +36,7 @@ pub struct Command {
     /// What is to change; `None` only if a newer program wrote it.
     #[prost(
         oneof = "Change",
-        tags = "10, 11, 12, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 40, 41, 42, 43, 60, 61, 62, 63"
+        tags = "10, 11, 12, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 36, 40, 41, 42, 43, 60, 61, 62, 63"
     )]
     pub change: Option<Change>,
 }

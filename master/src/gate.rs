@@ -4,8 +4,9 @@
 
 mod asked;
 mod mounts;
+mod records;
 
-pub use asked::{Answer, Ask, Grant, Granted, Reconfigure};
+pub use asked::{Answer, Ask, Grant, Granted, NextChunk, Reconfigure};
 
 use crate::command::{self, Caller, Change, Command, Reply, RequestId, Slot};
 use crate::desk::Desk;
@@ -117,6 +118,7 @@ impl Gate {
             Ask::PunchHole(hole) => self.punch_hole(id, caller, hole).await,
             Ask::Make(make, grant) => self.make(id, caller, make, grant).await,
             Ask::Grant(grant) => self.grant(id, caller, grant).await,
+            Ask::NextChunk(next) => self.next_chunk(id, caller, next).await,
             Ask::Commit(commit, close) => self.commit(id, caller, commit, close).await,
             Ask::Reconfigure(ask) => self.reconfigure(id, caller, ask).await,
         }

@@ -51,6 +51,27 @@ pub fn verify_pieces(offset: u64, bytes: &[u8], checksums: &[u32]) -> bool {
     all && found == checksums.len() && found == pieces(offset, bytes.len() as u64).count()
 }
 
+/// One CRC over all the pieces that begin at `offset`, from theirs.
+#[must_use]
+pub fn whole(offset: u64, length: u64, checksums: &[u32]) -> u32 {
+    let all = pieces(offset, length).zip(checksums);
+    all.fold(0, |so_far, (piece, sum)| combine(so_far, *sum, piece.length))
+}
+
+/// Piece checksums of bytes whose checksums were made for offset 0, for `offset`: made anew where pieces differ, and
+/// taken only if both say the same of all the bytes. So between the maker and the reader no byte goes unguarded.
+#[must_use]
+pub fn moved(offset: u64, bytes: &[u8], checksums: &[u32]) -> Option<Vec<u32>> {
+    let length = bytes.len() as u64;
+    if pieces(0, length).eq(pieces(offset, length))
+        || (checksums.len() == 1 && offset % BLOCK_BYTES + length <= BLOCK_BYTES)
+    {
+        return Some(checksums.to_vec());
+    }
+    let made = of_pieces(offset, bytes);
+    (whole(offset, length, &made) == whole(0, length, checksums)).then_some(made)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +107,19 @@ mod tests {
         fn zeros_need_not_be_read(length in 0u64..400_000) {
             prop_assert_eq!(crc_of_zeros(length), crc(&vec![0; length as usize]));
         }
+    }
+
+    #[test]
+    fn checksums_move_with_the_bytes_and_damage_on_the_way_is_seen() {
+        let bytes: Vec<u8> = (0..200_000u32).map(|n| (n * 7 % 251) as u8).collect();
+        let at_zero = of_pieces(0, &bytes);
+        for offset in [0, 1, 65_536, 70_000] {
+            assert_eq!(moved(offset, &bytes, &at_zero), Some(of_pieces(offset, &bytes)));
+        }
+        let small = of_pieces(0, &bytes[..100]);
+        assert_eq!(moved(65_436, &bytes[..100], &small), Some(small.clone()));
+        let mut damaged = bytes.clone();
+        damaged[77_777] ^= 4;
+        assert_eq!(moved(5, &damaged, &at_zero), None);
     }
 }

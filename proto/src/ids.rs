@@ -47,6 +47,37 @@ impl InodeId {
     pub const ROOT: InodeId = InodeId(1);
 }
 
+impl WriterId {
+    /// Who seals a chunk: in its writer table, it takes no more records (protocol section 6).
+    pub const SEAL: WriterId = WriterId(u64::MAX);
+    const LASTING: u64 = 1 << 63;
+
+    /// A writing stream's, from chance.
+    #[must_use]
+    pub fn of_stream(chance: u64) -> WriterId {
+        WriterId(chance & !WriterId::LASTING)
+    }
+
+    /// A producer of records: 1 to 2^63 - 2.
+    #[must_use]
+    pub fn of_producer(producer: u64) -> Option<WriterId> {
+        let writer = WriterId(producer | WriterId::LASTING);
+        (producer > 0 && producer < WriterId::LASTING && writer != WriterId::SEAL).then_some(writer)
+    }
+
+    /// A producer, not a stream and not the seal.
+    #[must_use]
+    pub fn is_producer(self) -> bool {
+        self.is_lasting() && self != WriterId::SEAL
+    }
+
+    /// A chunk never forgets it.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        self.0 & WriterId::LASTING != 0
+    }
+}
+
 impl Version {
     /// The version a chunk is born with.
     pub const FIRST: Version = Version(1);
@@ -87,6 +118,16 @@ mod tests {
     #[test]
     fn a_chunk_handle_prints_as_sixteen_hex_digits() {
         assert_eq!(ChunkHandle(0xbeef).to_string(), "000000000000beef");
+    }
+
+    #[test]
+    fn streams_producers_and_the_seal_are_never_taken_for_each_other() {
+        assert!(!WriterId::of_stream(u64::MAX).is_lasting());
+        let producer = WriterId::of_producer(7).unwrap();
+        assert!(producer.is_producer() && producer.is_lasting());
+        assert!(WriterId::SEAL.is_lasting() && !WriterId::SEAL.is_producer());
+        let refused = [0, (1 << 63) - 1, 1 << 63, u64::MAX];
+        assert!(refused.iter().all(|p| WriterId::of_producer(*p).is_none()));
     }
 
     #[test]

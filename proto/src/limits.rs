@@ -13,6 +13,10 @@ pub const PACKET_BYTES_MAX: usize = 1024 * 1024;
 pub const WINDOW_PACKETS: usize = 8;
 /// Writers a chunk remembers. The least recently used one is forgotten, but never while a call of its could be retried.
 pub const WRITERS_MAX: usize = 64;
+/// Producers of records a chunk takes: it never forgets one, and plain writers need room beside them.
+pub const PRODUCERS_MAX: usize = 52;
+/// Largest record, bytes; in clusters of small chunks a quarter of a chunk (see [`Parameters::record_bytes_max`]).
+pub const RECORD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Most replicas of a chunk.
 pub const GOAL_MAX: u32 = 8;
 /// Largest message of the control plane, bytes.
@@ -57,6 +61,12 @@ impl Parameters {
             && self.chunk_bytes.is_multiple_of(BLOCK_BYTES)
             && (1..=GOAL_MAX).contains(&self.goal)
             && (1..=100).contains(&self.time_divisor)
+    }
+
+    /// Largest record that can be appended, bytes: little of a chunk is left over when it does not fit.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> u64 {
+        RECORD_BYTES_MAX.min(self.chunk_bytes / 4)
     }
 
     /// The cluster's durations.

@@ -4,6 +4,9 @@
 #[expect(dead_code, reason = "an example has a main")]
 mod wordcount;
 
+#[path = "library/records.rs"]
+mod records;
+
 use bytes::Bytes;
 use dfs_chunkserver::Chunkserver;
 use dfs_client::{Client, Code, OpenOptions, SetAttributes};

@@ -187,6 +187,7 @@ fn packet(sequence: u64, offset: u64, data: &Bytes, sync: bool) -> pb::ToServer 
         offset,
         checksums: of_pieces(offset, data),
         sync,
+        ..pb::Packet::default()
     }))
 }
 
@@ -208,6 +209,7 @@ impl Head {
         let open = pb::WriteOpen {
             capability: Some(token.clone()),
             writer,
+            ..pb::WriteOpen::default()
         };
         let open = ask(to_server::Body::WriteOpen(open));
         Ok(self.writer.send(&open, Bytes::new()).await?)
@@ -224,7 +226,7 @@ impl Head {
     }
 
     async fn close(&mut self) -> Result<()> {
-        let close = ask(to_server::Body::StreamClose(pb::StreamClose {}));
+        let close = ask(to_server::Body::StreamClose(pb::StreamClose::default()));
         self.writer.send(&close, Bytes::new()).await?;
         while !matches!(self.answer().await?, from_server::Body::StreamClosed(_)) {}
         Ok(())

@@ -6,6 +6,7 @@
 
 mod disk;
 mod feeders;
+mod records;
 
 use super::forward::{Event, Link};
 use super::gate::{Gate, Seen};
@@ -51,13 +52,19 @@ struct Feeder {
 }
 
 impl Feeder {
-    /// Tells it at once, or wakes it.
-    fn tell(&self, upto: u64, length: u64) {
+    /// Tells it at once, or wakes it: its newest packet that is committed, and where that begins.
+    fn tell(&self, (upto, offset): (u64, u64), length: u64, sealed: bool) {
         let now = {
             let before = self.progress.borrow();
+            let (upto, offset) = match upto >= before.upto {
+                true => (upto, offset),
+                false => (before.upto, before.offset),
+            };
             Progress {
-                upto: before.upto.max(upto),
+                upto,
+                offset,
                 length,
+                sealed: before.sealed || sealed,
                 end: before.end.clone(),
             }
         };
@@ -197,7 +204,14 @@ impl Actor {
         let now = ground.world.clock.now();
         let actor = Actor {
             timings: ground.fence.parameters().timings(),
-            write: Write::new(head, tail, length, writers.iter().map(|w| (w.writer, w.sequence))),
+            write: Write::new(
+                head,
+                tail,
+                length,
+                writers
+                    .iter()
+                    .map(|w| (w.writer, w.sequence, u64::from(w.offset))),
+            ),
             fresh: replica.is_none(),
             dirty: replica.as_ref().is_some_and(|r| r.state().open),
             synced_at: now,
@@ -240,6 +254,7 @@ impl Actor {
             uncommitted: self.write.uncommitted().collect(),
             length: self.write.committed_length(),
             streaming: !self.clients.is_empty(),
+            sealed: self.write.is_sealed(),
         });
     }
 
@@ -327,18 +342,20 @@ impl Actor {
         self.show();
         for effect in std::mem::take(&mut self.effects) {
             match effect {
+                Effect::Ack { writer, length, .. } if writer == WriterId::SEAL => self.tell_sealed(length),
                 Effect::Ack {
                     writer,
                     sequence,
+                    offset,
                     length,
                 } => {
                     if let Some(client) = self.clients.get(&writer) {
-                        client.tell(sequence, length);
+                        client.tell((sequence, offset), length, false);
                     }
                 }
                 Effect::AckUp(number) => {
                     if let Some(upstream) = &self.upstream {
-                        upstream.feeder.tell(number, 0);
+                        upstream.feeder.tell((number, 0), 0, false);
                     }
                 }
                 Effect::Committed(number) => {

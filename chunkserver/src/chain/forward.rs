@@ -193,8 +193,9 @@ impl Line {
             }
             (self.told, self.tell_at) = (self.committed, None);
             let Onward { number, packet, sync } = onward;
-            let (head, data) = chain::packet(number, packet, sync, self.committed);
-            wire.writer.put(&head, data);
+            for (head, data) in chain::packet(number, packet, sync, self.committed) {
+                wire.writer.put(&head, data);
+            }
         }
     }
 

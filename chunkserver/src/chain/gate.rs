@@ -26,6 +26,8 @@ struct State {
     held: Vec<Range<u64>>,
     held_for: Version,
     streaming: bool,
+    /// All members have the seal.
+    sealed: bool,
     /// Why the stream of `version` was left.
     left: Option<Error>,
 }
@@ -37,6 +39,7 @@ pub(crate) struct Seen {
     pub(crate) uncommitted: Vec<Range<u64>>,
     pub(crate) length: u64,
     pub(crate) streaming: bool,
+    pub(crate) sealed: bool,
 }
 
 impl Gate {
@@ -51,6 +54,7 @@ impl Gate {
         state.uncommitted = seen.uncommitted;
         state.length = Some(seen.length);
         state.streaming = seen.streaming;
+        state.sealed = seen.sealed;
         drop(state);
         self.changed.notify_waiters();
     }
@@ -120,6 +124,34 @@ impl Gate {
         (state.length, state.streaming)
     }
 
+    /// True if all members have the seal: the chunk's length is final. `applied`: this replica has it, which says as
+    /// much when no stream knows better.
+    pub(crate) fn is_sealed(&self, applied: bool) -> bool {
+        let state = self.state();
+        if state.length.is_some() {
+            state.sealed
+        } else {
+            applied
+        }
+    }
+
+    /// Waits for changes until one is enough, or for `patience`.
+    pub(crate) async fn changes(&self, is_enough: impl Fn() -> bool, patience: Duration) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if is_enough() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        // Whoever waits looks at what there is then.
+        let _ = tokio::time::timeout(patience, wait).await;
+    }
+
     /// The length that readers may see, if all of `range` below it is committed.
     pub(crate) fn readable(&self, range: &Range<u64>, length: u64) -> Option<u64> {
         let state = self.state();
@@ -167,6 +199,7 @@ mod tests {
             uncommitted,
             length: 100,
             streaming: true,
+            sealed: false,
         }
     }
 

@@ -38,8 +38,12 @@ pub(crate) struct Opening {
 pub(crate) struct Progress {
     /// A client's committed sequence, or the number acknowledged to the member above.
     pub(crate) upto: u64,
+    /// Where the client's newest committed packet begins.
+    pub(crate) offset: u64,
     /// Committed length of the chunk.
     pub(crate) length: u64,
+    /// The chunk takes no more records.
+    pub(crate) sealed: bool,
     /// The stream has ended with this.
     pub(crate) end: Option<Error>,
 }
@@ -60,6 +64,8 @@ impl std::fmt::Debug for Tell {
 pub(crate) enum Incoming {
     /// From a client, at the head.
     Client { packet: Packet, sync: bool },
+    /// A whole record from a producer, at the head: its offset is not chosen yet.
+    Record { record: Packet, sync: bool },
     /// From the member above.
     Chain {
         incarnation: u64,

@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
+mod records;
+pub(crate) use records::Record;
+
 /// Packets under way in one chunk: more only fill memory.
 const FLIGHT_MAX: usize = 64;
 /// Bytes of packets under way after which no further one is taken.
@@ -45,6 +48,8 @@ pub(crate) enum Effect {
         writer: WriterId,
         /// Its sequence.
         sequence: u64,
+        /// Where that one's bytes begin.
+        offset: u64,
         /// Committed length of the chunk.
         length: u64,
     },
@@ -78,10 +83,14 @@ struct Flight {
 struct Known {
     /// Newest sequence received.
     received: u64,
+    /// Where its bytes begin.
+    offset: u64,
     /// Its number.
     number: u64,
     /// Newest sequence committed.
     committed: u64,
+    /// Where its bytes begin.
+    committed_offset: u64,
 }
 
 /// The machine.
@@ -108,12 +117,14 @@ impl Write {
         head: bool,
         tail: bool,
         length: u64,
-        writers: impl Iterator<Item = (WriterId, u64)>,
+        writers: impl Iterator<Item = (WriterId, u64, u64)>,
     ) -> Write {
-        let known = |sequence| Known {
+        let known = |sequence, offset| Known {
             received: sequence,
+            offset,
             number: 0,
             committed: sequence,
+            committed_offset: offset,
         };
         Write {
             head,
@@ -127,7 +138,7 @@ impl Write {
             committed_length: length,
             flight: VecDeque::new(),
             flight_bytes: 0,
-            writers: writers.map(|(w, s)| (w, known(s))).collect(),
+            writers: writers.map(|(w, s, o)| (w, known(s, o))).collect(),
         }
     }
 
@@ -193,11 +204,16 @@ impl Write {
             return Some(self.take(again, false, now));
         }
         // The first one's acknowledgement will do, if it is still to come.
-        (heading.sequence <= known.committed).then_some(Effect::Ack {
-            writer: heading.writer,
+        (heading.sequence <= known.committed).then(|| self.ack(heading.writer, known))
+    }
+
+    fn ack(&self, writer: WriterId, known: Known) -> Effect {
+        Effect::Ack {
+            writer,
             sequence: known.committed,
+            offset: known.committed_offset,
             length: self.committed_length,
-        })
+        }
     }
 
     /// A packet from the member above.
@@ -217,7 +233,9 @@ impl Write {
             self.length = self.length.max(heading.offset + heading.length);
         }
         let known = self.writers.entry(heading.writer).or_default();
-        known.received = known.received.max(heading.sequence);
+        if heading.sequence > known.received {
+            (known.received, known.offset) = (heading.sequence, heading.offset);
+        }
         known.number = number;
         self.flight_bytes += heading.length;
         self.flight.push_back(Flight {
@@ -272,24 +290,20 @@ impl Write {
 
     fn commit(&mut self, number: u64, effects: &mut Vec<Effect>) {
         self.committed = number;
-        let mut newest: Vec<(WriterId, u64)> = Vec::new();
+        let mut newest: Vec<(WriterId, Known)> = Vec::new();
         while let Some(flight) = self.flight.pop_front_if(|f| f.number <= number) {
             self.committed_length = flight.length;
             self.flight_bytes -= flight.heading.length;
             let Heading { writer, sequence, .. } = flight.heading;
             let known = self.writers.entry(writer).or_default();
-            known.committed = known.committed.max(sequence);
+            if sequence > known.committed {
+                (known.committed, known.committed_offset) = (sequence, flight.heading.offset);
+            }
             newest.retain(|(w, _)| *w != writer);
-            newest.push((writer, known.committed));
+            newest.push((writer, *known));
         }
-        let length = self.committed_length;
         if self.head {
-            let acks = newest.into_iter().map(|(writer, sequence)| Effect::Ack {
-                writer,
-                sequence,
-                length,
-            });
-            effects.extend(acks);
+            effects.extend(newest.into_iter().map(|(writer, known)| self.ack(writer, known)));
         }
         if !self.tail {
             effects.push(Effect::Committed(number));

@@ -1,5 +1,6 @@
 //! The stream from the member above.
 
+use super::parts::Gathering;
 use super::write::check;
 use super::{Connection, Teller, passes};
 use crate::chain::{self, Handle, Incoming, Progress, Upstream};
@@ -54,12 +55,14 @@ impl Connection {
     ) -> io::Result<Option<u64>> {
         let chunk_bytes = self.ground.fence.parameters().chunk_bytes;
         let mut ended = false;
+        let mut parts = Gathering::new(chunk_bytes);
         let mut progress = Some(progress);
         loop {
             let (message, payload) = self.next_of_stream(teller, &mut progress).await?;
             let incoming = match message.body {
                 Some(to_server::Body::ChainPacket(head)) => {
                     let (number, sync, committed) = (head.number, head.sync, head.committed);
+                    let more = head.more;
                     let packet = Packet {
                         writer: WriterId(head.writer),
                         sequence: head.sequence,
@@ -75,6 +78,10 @@ impl Connection {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged packet"));
                     }
                     self.ground.meters.packet(packet.data.len());
+                    let whole = parts.add(packet, more);
+                    let Some(packet) = whole.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? else {
+                        continue;
+                    };
                     Incoming::Chain {
                         incarnation,
                         number,

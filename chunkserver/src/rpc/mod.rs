@@ -5,6 +5,7 @@
 
 mod chain;
 pub(crate) mod master;
+mod parts;
 mod passes;
 pub(crate) mod probe;
 pub(crate) mod pull;
@@ -15,6 +16,7 @@ use crate::chain::{Progress, Tell};
 use crate::ground::Ground;
 use crate::metrics::Request;
 use bytes::Bytes;
+use dfs_proto::capability::Capability;
 use dfs_proto::frame::{FrameReader, FrameWriter};
 use dfs_proto::net::{BoxStream, Listener};
 use dfs_proto::pb::{self, from_server, to_server};
@@ -35,6 +37,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const PREAMBLE_DEADLINE: Duration = Duration::from_secs(5);
 /// Requests of one connection that are worked on at once.
 const REQUESTS_MAX: usize = 16;
+/// Readers on one connection that wait for bytes to come: each is a task that sleeps.
+const FOLLOWERS_MAX: usize = 256;
 /// Pause after an accept that failed: usually too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -125,6 +129,7 @@ struct Connection {
     replies: Replies,
     passes: Passes,
     working: Arc<Semaphore>,
+    following: Arc<Semaphore>,
     /// Requests that went to the pool; they end with the connection.
     tasks: JoinSet<()>,
 }
@@ -138,6 +143,7 @@ impl Connection {
             replies: Replies(Arc::new(Mutex::new(FrameWriter::new(writer)))),
             passes: Passes::default(),
             working: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            following: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             tasks: JoinSet::new(),
         }
     }
@@ -216,6 +222,7 @@ impl Connection {
             .check(&self.ground, request.capability.as_ref(), read::ALLOWED);
         let answer = match checked {
             Err(error) => Err(error),
+            Ok(capability) if request.wait_ms > 0 => return self.follow(id, capability, request).await,
             Ok(capability) => match read::at_once(&self.ground, &capability, &request) {
                 Some(answer) => answer,
                 None => {
@@ -227,6 +234,22 @@ impl Connection {
         };
         (self.ground.meters).answered(Request::Read, begun.elapsed(), &answer);
         self.replies.send(id, answer).await
+    }
+
+    /// A reader who waits for what is not written yet: it takes no other request's place.
+    async fn follow(&mut self, id: u64, capability: Arc<Capability>, request: pb::Read) -> io::Result<()> {
+        let Ok(place) = self.following.clone().try_acquire_owned() else {
+            let error = Error::new(Code::Busy, "too many readers wait on one connection");
+            return self.replies.send(id, Err(error)).await;
+        };
+        let (ground, replies) = (self.ground.clone(), self.replies.clone());
+        self.tasks.spawn(async move {
+            let answer = read::when_there(&ground, &capability, &request).await;
+            // A connection that is gone is noticed by its reader.
+            let _ = replies.send(id, answer).await;
+            drop(place);
+        });
+        Ok(())
     }
 
     /// Works on a request beside the connection, as far as there is room.

@@ -5,7 +5,7 @@ use crate::ground::Ground;
 use crate::report::Trouble;
 use crate::store::{Kind, Replica};
 use dfs_proto::capability::{Capability, Operations};
-use dfs_proto::{Code, Error, Result, pb};
+use dfs_proto::{Code, Error, Result, WriterId, pb};
 use std::sync::Arc;
 
 /// Chunks in one probe: its header stays below the frame's limit.
@@ -38,7 +38,10 @@ pub(crate) async fn probe(ground: &Ground, request: pb::Probe) -> Result<pb::Pro
     for signed in &request.capabilities {
         let capability = check(ground, Some(signed), Operations::READ)?;
         let state = match ground.store.get(capability.chunk) {
-            Some(replica) => state(ground, &capability, &replica, request.verify).await?,
+            Some(replica) => {
+                let state = state(ground, &capability, &replica, request.verify).await?;
+                with_producer(state, &replica, request.producer)
+            }
             None => pb::ReplicaState {
                 chunk: capability.chunk.0,
                 promised: ground.store.promised(capability.chunk).0,
@@ -48,6 +51,19 @@ pub(crate) async fn probe(ground: &Ground, request: pb::Probe) -> Result<pb::Pro
         reply.replicas.push(state);
     }
     Ok(reply)
+}
+
+/// What the writer table says of a producer's last record.
+fn with_producer(state: pb::ReplicaState, replica: &Replica, producer: u64) -> pb::ReplicaState {
+    let known = WriterId::of_producer(producer).and_then(|w| replica.writer(w));
+    match known {
+        Some(last) => pb::ReplicaState {
+            producer_sequence: last.sequence,
+            producer_offset: last.offset,
+            ..state
+        },
+        None => state,
+    }
 }
 
 async fn state(
@@ -87,5 +103,6 @@ async fn state(
         digest: table.digest(),
         serving,
         bad_blocks,
+        ..pb::ReplicaState::default()
     })
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dfs_proto::capability::{Capability, Operations};
 use dfs_proto::limits::PACKET_BYTES_MAX;
 use dfs_proto::pb::{self, from_server};
-use dfs_proto::{Code, Error, Result};
+use dfs_proto::{Code, Error, Result, WriterId};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use std::time::Duration;
 pub(super) const ALLOWED: Operations = Operations::READ;
 /// How long a member waits for a commit before it sends the reader to the head.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(50);
+/// How long a reader who follows a file is kept waiting: then it hears at least whether this replica still counts.
+const FOLLOW_PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// How often a read is made again because its bytes were overwritten meanwhile.
 const TRIES: usize = 4;
 
@@ -61,6 +63,39 @@ pub(super) async fn patiently(ground: &Ground, capability: &Capability, request:
 /// a shorter answer would make a hole of it.
 fn least(capability: &Capability, range: &Range<u64>, held: u64) -> u64 {
     range.end.max(capability.length).min(held)
+}
+
+/// Answers when a byte at the offset is committed, when the chunk's length has become final, or when the reader's
+/// patience is over: so whoever follows a file is told at once, and asks nothing in vain.
+pub(super) async fn when_there(ground: &Ground, capability: &Capability, request: &pb::Read) -> Answer {
+    let patience = Duration::from_millis(u64::from(request.wait_ms)).min(FOLLOW_PATIENCE_MAX);
+    let gate = ground.chains.gate_or_new(capability.chunk);
+    let is_sealed = || {
+        let replica = ground.store.get(capability.chunk);
+        gate.is_sealed(replica.is_some_and(|r| r.writer(WriterId::SEAL).is_some()))
+    };
+    let here = request.offset..request.offset;
+    let is_enough = || match serving(ground, capability) {
+        Ok(replica) => {
+            let length = gate.readable(&here, replica.state().length);
+            length.is_some_and(|length| length > request.offset) || is_sealed()
+        }
+        Err(_) => true,
+    };
+    gate.changes(is_enough, patience).await;
+    // What is committed now, and no more: who follows is not kept waiting for what is still on its way.
+    let held = ground.store.get(capability.chunk).map_or(0, |r| r.state().length);
+    let end = gate.readable(&here, held).unwrap_or(0);
+    let length = u64::from(request.length).min(end.saturating_sub(request.offset));
+    let request = pb::Read {
+        length: u32::try_from(length).expect("no more than was asked for"),
+        ..request.clone()
+    };
+    let (mut body, bytes) = patiently(ground, capability, &request).await?;
+    if let from_server::Body::Read(reply) = &mut body {
+        reply.sealed = is_sealed();
+    }
+    Ok((body, bytes))
 }
 
 /// The length readers may see, once all of the range below it is committed.
@@ -160,6 +195,7 @@ fn reply(ground: &Ground, capability: &Capability, length: u64, read: Read) -> (
         chunk_length: length,
         detached: !fenced,
         checksums: read.checksums,
+        sealed: false,
     };
     ground.meters.read_bytes.add(read.bytes.len() as u64);
     (from_server::Body::Read(reply), read.bytes)

@@ -170,6 +170,7 @@ impl Client {
         let open = pb::WriteOpen {
             capability: Some(key().sign(capability)),
             writer,
+            ..pb::WriteOpen::default()
         };
         match self.ask(to_server::Body::WriteOpen(open)).await? {
             (from_server::Body::WriteOpened(opened), _) => Ok(opened),
@@ -183,6 +184,7 @@ impl Client {
             offset,
             checksums: of_pieces(offset, data),
             sync,
+            ..pb::Packet::default()
         };
         self.send(1, to_server::Body::Packet(packet), Bytes::copy_from_slice(data))
             .await;
@@ -210,6 +212,7 @@ impl Client {
             offset,
             length,
             stale_ok: false,
+            ..pb::Read::default()
         };
         match self.ask(to_server::Body::Read(read)).await? {
             (from_server::Body::Read(reply), bytes) => {
@@ -443,6 +446,7 @@ async fn packets_over_the_limits_are_refused_and_the_connection_goes_on() {
             offset,
             checksums,
             sync: false,
+            ..pb::Packet::default()
         };
         client
             .send(1, to_server::Body::Packet(packet), Bytes::from_static(b"bytes"))

@@ -1,5 +1,6 @@
-//! A client's stream of packets to the head.
+//! A client's stream of packets to the head: plain ones with their offsets, or records, which are taken whole.
 
+use super::parts::Gathering;
 use super::{Connection, Teller, passes};
 use crate::chain::{self, Handle, Incoming, Progress};
 use crate::store::Packet;
@@ -14,11 +15,20 @@ use tokio::sync::watch;
 impl Connection {
     /// Serves one write stream, until it is closed.
     pub(super) async fn write_stream(&mut self, id: u64, open: pb::WriteOpen) -> io::Result<()> {
-        let writer = WriterId(open.writer);
+        let writer = match open.records {
+            true => WriterId::of_producer(open.writer),
+            false => Some(WriterId::of_stream(open.writer)),
+        };
+        let Some(writer) = writer else {
+            let error = Error::new(Code::InvalidArgument, "no number of a producer");
+            return self.replies.send(id, Err(error)).await;
+        };
         let teller = Teller::new(self.replies.clone(), id, |p| {
             from_server::Body::Ack(pb::Ack {
                 sequence: p.upto,
                 length: p.length,
+                offset: p.offset,
+                sealed: p.sealed,
             })
         });
         let opened = match passes::opening(&self.ground, open.capability) {
@@ -56,18 +66,22 @@ impl Connection {
         // After an error packets that were on their way are dropped until the client closes.
         let mut failed = false;
         let mut progress = Some(progress);
+        let mut record = Gathering::new(self.ground.fence.parameters().record_bytes_max());
         loop {
             let (message, payload) = self.next_of_stream(teller, &mut progress).await?;
             match message.body {
                 Some(to_server::Body::Packet(_)) if failed => {}
-                Some(to_server::Body::Packet(head)) => match self.accepted(writer, head, payload) {
-                    // Whoever fed an ended stream hears why.
-                    Ok(incoming) => failed = !task.feed(incoming).await,
-                    Err(error) => {
-                        failed = true;
-                        self.replies.send(teller.id, Err(error)).await?;
+                Some(to_server::Body::Packet(head)) => {
+                    match self.accepted(writer, head, payload, &mut record) {
+                        Ok(None) => {}
+                        // Whoever fed an ended stream hears why.
+                        Ok(Some(incoming)) => failed = !task.feed(incoming).await,
+                        Err(error) => {
+                            failed = true;
+                            self.replies.send(teller.id, Err(error)).await?;
+                        }
                     }
-                },
+                }
                 Some(to_server::Body::StreamClose(close)) => {
                     return Ok((!close.unanswered).then_some(message.id));
                 }
@@ -76,7 +90,15 @@ impl Connection {
         }
     }
 
-    fn accepted(&self, writer: WriterId, head: pb::Packet, data: Bytes) -> Result<Incoming> {
+    /// What came, if it is whole.
+    fn accepted(
+        &self,
+        writer: WriterId,
+        head: pb::Packet,
+        data: Bytes,
+        record: &mut Gathering,
+    ) -> Result<Option<Incoming>> {
+        let (sync, more) = (head.sync, head.more);
         let packet = Packet {
             writer,
             sequence: head.sequence,
@@ -84,7 +106,7 @@ impl Connection {
             data,
             checksums: head.checksums,
         };
-        if packet.data.is_empty() && !head.sync {
+        if packet.data.is_empty() && (!sync || writer.is_producer()) {
             return Err(Error::new(
                 Code::InvalidArgument,
                 "a packet with neither bytes nor an fsync",
@@ -92,10 +114,11 @@ impl Connection {
         }
         check(&packet, self.ground.fence.parameters().chunk_bytes)?;
         self.ground.meters.packet(packet.data.len());
-        Ok(Incoming::Client {
-            packet,
-            sync: head.sync,
-        })
+        if !writer.is_producer() {
+            return Ok(Some(Incoming::Client { packet, sync }));
+        }
+        let whole = record.add(packet, more)?;
+        Ok(whole.map(|record| Incoming::Record { record, sync }))
     }
 }
 

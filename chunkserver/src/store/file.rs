@@ -7,7 +7,7 @@ use super::core::{Body, Core, View};
 use super::error::{Error, Result};
 use super::format::{Found, Slot, Writer};
 use super::home::Home;
-use dfs_proto::{ChunkHandle, ClusterId, NodeId, Version};
+use dfs_proto::{ChunkHandle, ClusterId, NodeId, Version, WriterId};
 use dfs_stdx::disk::Open;
 use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -197,6 +197,17 @@ impl Replica {
             restarted: view.restarted,
             open: view.slot.open,
         }
+    }
+
+    /// What the writer table says of a writer; never waits.
+    #[must_use]
+    pub fn writer(&self, writer: WriterId) -> Option<Writer> {
+        self.view()
+            .slot
+            .writers
+            .iter()
+            .copied()
+            .find(|w| w.writer == writer)
     }
 
     /// The disk it lies on.

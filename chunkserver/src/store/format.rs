@@ -225,7 +225,10 @@ pub fn note_writer(writers: &mut Vec<Writer>, newest: Writer) {
     let known = place.map(|n| writers.remove(n));
     let newest = known.filter(|k| k.sequence > newest.sequence).unwrap_or(newest);
     if writers.len() == WRITERS_MAX {
-        writers.remove(0);
+        // A producer's last record is never forgotten: a retry of it may come at any time. The head sees to it that
+        // there are never so many of them (`PRODUCERS_MAX`).
+        let oldest = writers.iter().position(|w| !w.writer.is_lasting());
+        writers.remove(oldest.unwrap_or(0));
     }
     writers.push(newest);
 }
@@ -321,6 +324,7 @@ fn decode_writer(bytes: &[u8], at: usize) -> Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dfs_proto::limits::PRODUCERS_MAX;
     use proptest::prelude::*;
 
     fn slot() -> Slot {
@@ -404,6 +408,23 @@ mod tests {
         note_writer(&mut writers, writer(1_000));
         assert_eq!(writers.len(), WRITERS_MAX);
         assert!(!writers.contains(&writer(1)) && writers.contains(&writer(0)));
+    }
+
+    #[test]
+    fn producers_and_the_seal_are_never_forgotten() {
+        let writer = |writer| Writer {
+            writer,
+            sequence: 1,
+            offset: 0,
+        };
+        let mut writers = Vec::new();
+        (1..=PRODUCERS_MAX as u64)
+            .filter_map(WriterId::of_producer)
+            .chain([WriterId::SEAL])
+            .for_each(|w| note_writer(&mut writers, writer(w)));
+        (0..1_000).for_each(|n| note_writer(&mut writers, writer(WriterId::of_stream(n))));
+        let lasting = writers.iter().filter(|w| w.writer.is_lasting()).count();
+        assert_eq!((lasting, writers.len()), (PRODUCERS_MAX + 1, WRITERS_MAX));
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl Client {
         let open = pb::WriteOpen {
             capability: Some(capability),
             writer,
+            ..pb::WriteOpen::default()
         };
         match self.call(to_server::Body::WriteOpen(open)).await?.0 {
             from_server::Body::WriteOpened(opened) => Ok(opened),
@@ -79,6 +80,7 @@ impl Client {
             offset,
             checksums: of_pieces(offset, bytes),
             sync,
+            ..pb::Packet::default()
         };
         let wanted = self.sequence;
         self.send(to_server::Body::Packet(packet), Bytes::copy_from_slice(bytes))
@@ -103,6 +105,7 @@ impl Client {
             offset,
             length,
             stale_ok: false,
+            ..pb::Read::default()
         };
         match self.call(to_server::Body::Read(read)).await? {
             (from_server::Body::Read(reply), payload) => Ok((reply, payload)),
@@ -114,6 +117,7 @@ impl Client {
         let probe = pb::Probe {
             capabilities: vec![capability],
             verify: true,
+            ..pb::Probe::default()
         };
         match self.call(to_server::Body::Probe(probe)).await.unwrap().0 {
             from_server::Body::Probe(mut reply) => reply.replicas.remove(0),

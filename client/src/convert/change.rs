@@ -39,6 +39,7 @@ pub(crate) fn is_idempotent(change: &Change) -> bool {
         Change::SetAttributes(_)
         | Change::SetXattr(_)
         | Change::Grant(_)
+        | Change::NextChunk(_)
         | Change::CommitLength(_)
         | Change::Reconfigure(_)
         | Change::Release(_)
@@ -202,6 +203,23 @@ pub(crate) fn reconfigure(
         suspects: suspects.iter().map(|n| n.0).collect(),
         reason: reason.to_owned(),
         empty,
+        by_handle: true,
+    })
+}
+
+/// The chunk for the next record: the last one, or the one behind `full` (with the version and the length it has).
+pub(crate) fn next_chunk(
+    inode: InodeId,
+    full: Option<(ChunkHandle, Version, u64)>,
+    avoid: &[NodeId],
+) -> Change {
+    let (full, version, length) = full.unwrap_or_default();
+    Change::NextChunk(pb::NextChunk {
+        inode: inode.0,
+        full: full.0,
+        version: version.0,
+        length,
+        avoid: avoid.iter().map(|n| n.0).collect(),
         by_handle: true,
     })
 }

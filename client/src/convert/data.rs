@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dfs_proto::{ChunkHandle, Code, Error, Result, Version, WriterId, pb};
 use pb::from_server::Body as Answer;
 use pb::to_server::Body as Ask;
+use std::time::Duration;
 
 /// A request or a packet on its way to a chunkserver; its payload travels beside it.
 pub(crate) type ToServer = pb::ToServer;
@@ -19,6 +20,8 @@ pub(crate) struct ReadAnswer {
     pub(crate) detached: bool,
     pub(crate) checksums: Vec<u32>,
     pub(crate) bytes: Bytes,
+    /// The chunk's length is final; told only to who waits.
+    pub(crate) sealed: bool,
 }
 
 /// What a head says on its stream.
@@ -26,6 +29,10 @@ pub(crate) struct ReadAnswer {
 pub(crate) struct Acked {
     pub(crate) sequence: u64,
     pub(crate) length: u64,
+    /// Where the newest one begins in the chunk.
+    pub(crate) offset: u64,
+    /// The chunk takes no more records.
+    pub(crate) sealed: bool,
 }
 
 /// A packet's header.
@@ -35,6 +42,8 @@ pub(crate) struct PacketHeader {
     pub(crate) offset: u64,
     pub(crate) checksums: Vec<u32>,
     pub(crate) sync: bool,
+    /// Another part of the same record follows.
+    pub(crate) more: bool,
 }
 
 fn ask(body: Ask) -> ToServer {
@@ -54,6 +63,18 @@ pub(crate) fn read(token: &Token, offset: u64, length: u32, stale_ok: bool) -> T
         offset,
         length,
         stale_ok,
+        wait_ms: 0,
+    }))
+}
+
+/// As [`read`]; answered when there is something at the offset, or after a while.
+pub(crate) fn follow(token: &Token, offset: u64, length: u32, wait: Duration) -> ToServer {
+    ask(Ask::Read(pb::Read {
+        capability: Some(token.clone()),
+        offset,
+        length,
+        stale_ok: false,
+        wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
     }))
 }
 
@@ -67,6 +88,42 @@ pub(crate) fn probe(tokens: Vec<Token>, verify: bool) -> ToServer {
     ask(Ask::Probe(pb::Probe {
         capabilities: tokens,
         verify,
+        producer: 0,
+    }))
+}
+
+/// What does the writer table of this chunk say of a producer?
+pub(crate) fn ask_producer(token: &Token, producer: u64) -> ToServer {
+    ask(Ask::Probe(pb::Probe {
+        capabilities: vec![token.clone()],
+        verify: false,
+        producer,
+    }))
+}
+
+/// The producer's last record in the chunk: its sequence and where it begins; `None`: it has none there.
+///
+/// # Errors
+/// The server's; `Unavailable` if its replica does not count.
+pub(crate) fn producer_answer(from: FromServer) -> Result<Option<(u64, u64)>> {
+    let Answer::Probe(probe) = body(from)? else {
+        return Err(unexpected());
+    };
+    match probe.replicas.first() {
+        Some(state) if state.serving => {
+            let last = (state.producer_sequence, u64::from(state.producer_offset));
+            Ok((state.producer_sequence > 0).then_some(last))
+        }
+        _ => Err(Error::new(Code::Unavailable, "the replica does not serve")),
+    }
+}
+
+/// Opens a producer's stream of records.
+pub(crate) fn records_open(token: &Token, producer: u64) -> ToServer {
+    ask(Ask::WriteOpen(pb::WriteOpen {
+        capability: Some(token.clone()),
+        writer: producer,
+        records: true,
     }))
 }
 
@@ -75,6 +132,7 @@ pub(crate) fn write_open(id: u64, token: &Token, writer: WriterId) -> ToServer {
     let open = Ask::WriteOpen(pb::WriteOpen {
         capability: Some(token.clone()),
         writer: writer.0,
+        records: false,
     });
     ToServer { id, body: Some(open) }
 }
@@ -85,6 +143,7 @@ pub(crate) fn packet(header: PacketHeader) -> ToServer {
         offset: header.offset,
         checksums: header.checksums,
         sync: header.sync,
+        more: header.more,
     }))
 }
 
@@ -109,6 +168,7 @@ pub(crate) fn read_answer(from: FromServer, payload: Bytes) -> Result<ReadAnswer
             detached: r.detached,
             checksums: r.checksums,
             bytes: payload,
+            sealed: r.sealed,
         }),
         _ => Err(unexpected()),
     }
@@ -168,10 +228,14 @@ pub(crate) fn heard(from: FromServer) -> Result<Heard> {
         Answer::WriteOpened(w) => Ok(Heard::Opened(Acked {
             sequence: w.last_sequence,
             length: w.length,
+            offset: 0,
+            sealed: false,
         })),
         Answer::Ack(a) => Ok(Heard::Acked(Acked {
             sequence: a.sequence,
             length: a.length,
+            offset: a.offset,
+            sealed: a.sealed,
         })),
         Answer::StreamClosed(_) => Ok(Heard::Closed),
         _ => Err(unexpected()),

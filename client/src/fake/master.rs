@@ -135,7 +135,8 @@ impl Cluster {
             | Change::RemoveXattr(_)
             | Change::Release(_)
             | Change::Lock(_)
-            | Change::PunchHole(_) => Err(Code::NotSupported.into()),
+            | Change::PunchHole(_)
+            | Change::NextChunk(_) => Err(Code::NotSupported.into()),
         }
     }
 

@@ -202,6 +202,7 @@ fn apply(cluster: &Cluster, to: &Writing, packet: &pb::Packet, payload: &Bytes) 
     Ok(pb::Ack {
         sequence: packet.sequence,
         length,
+        ..pb::Ack::default()
     })
 }
 
@@ -228,6 +229,7 @@ fn answer_read(cluster: &Cluster, node: u32, read: &pb::Read) -> Result<(Answer,
         chunk_length: length,
         detached: faults.detached,
         checksums,
+        ..pb::ReadReply::default()
     };
     Ok((Answer::Read(reply), bytes.into()))
 }

@@ -223,7 +223,7 @@ impl Lane {
 
     fn on_message(&mut self, message: FromServer) -> Result<()> {
         self.heard = true;
-        let Acked { sequence, length } = match data::heard(message).map_err(|e| self.blame(e))? {
+        let Acked { sequence, length, .. } = match data::heard(message).map_err(|e| self.blame(e))? {
             Heard::Acked(acked) => acked,
             Heard::Opened(opened) => {
                 self.length = self.length.max(opened.length);
@@ -401,6 +401,7 @@ fn split(sequence: u64, packet: Packet) -> (PacketHeader, Bytes) {
             offset,
             checksums,
             sync,
+            more: false,
         },
         data,
     )

@@ -269,6 +269,12 @@ fn decode(index: u64, payload: &Payload) -> std::result::Result<Command, Broken>
 pub(super) fn takes_space(command: &Command) -> bool {
     matches!(
         command.change,
-        Some(Change::Make(_) | Change::Link(_) | Change::SetXattr(_) | Change::Allocate(_))
+        Some(
+            Change::Make(_)
+                | Change::Link(_)
+                | Change::SetXattr(_)
+                | Change::Allocate(_)
+                | Change::NextChunk(_)
+        )
     )
 }

@@ -62,6 +62,8 @@ changes! {
     Lock = "31",
     /// Chunks of a file go; their bytes are zeros from now on.
     PunchHole = "32",
+    /// Records go on in the next chunk of a file, or in its first one.
+    NextChunk = "36",
     /// A chunk's next configuration is proposed.
     Propose = "40",
     /// The proposed configuration becomes the active one.
@@ -307,6 +309,30 @@ pub struct RemoveXattr {
     /// With its namespace.
     #[prost(bytes = "vec", tag = "2")]
     pub name: Vec<u8>,
+}
+
+/// See [`Change::NextChunk`]. If there is a chunk behind the full one by now, or any where none was full, the last one is
+/// answered.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NextChunk {
+    /// The file.
+    #[prost(uint64, tag = "1")]
+    pub inode: u64,
+    /// This one takes no more records; 0: none was asked.
+    #[prost(uint64, tag = "2")]
+    pub full: u64,
+    /// At which version that was heard.
+    #[prost(uint32, tag = "3")]
+    pub version: u32,
+    /// Its final length: all members have it on stable storage.
+    #[prost(uint64, tag = "4")]
+    pub length: u64,
+    /// Where a new chunk is to live, head first.
+    #[prost(uint32, repeated, tag = "5")]
+    pub members: Vec<u32>,
+    /// The file was opened with the right to write.
+    #[prost(bool, tag = "6")]
+    pub by_handle: bool,
 }
 
 /// See [`Change::Allocate`]. If the slot has a chunk by now, that one is answered.

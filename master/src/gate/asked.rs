@@ -22,6 +22,8 @@ pub enum Ask {
     Make(command::Make, bool),
     /// Write permission for the chunk at an offset.
     Grant(Grant),
+    /// Permission to append records to the last chunk of a file, or to the one behind the full one.
+    NextChunk(NextChunk),
     /// A chunk's length, maybe with its grant given back.
     Commit(command::CommitLength, bool),
     /// The next version of a chunk.
@@ -37,6 +39,23 @@ pub struct Grant {
     pub offset: u64,
     /// Give up this chunk for a new one; 0: none.
     pub instead_of: ChunkHandle,
+    /// Where not to place.
+    pub avoid: BTreeSet<NodeId>,
+    /// The file was opened with the right to write.
+    pub by_handle: bool,
+}
+
+/// See [`Ask::NextChunk`].
+#[derive(Clone, Debug)]
+pub struct NextChunk {
+    /// The file.
+    pub inode: InodeId,
+    /// This one takes no more records; 0: none was asked.
+    pub full: ChunkHandle,
+    /// At which version that was heard.
+    pub version: Version,
+    /// Its final length.
+    pub length: u64,
     /// Where not to place.
     pub avoid: BTreeSet<NodeId>,
     /// The file was opened with the right to write.
@@ -71,7 +90,7 @@ pub enum Answer {
     Attributes(command::Attributes, Vec<command::Attributes>),
     /// What changed.
     Done(Vec<command::Attributes>),
-    /// Grant, reconfigure.
+    /// Grant, next chunk, reconfigure.
     Granted(Granted),
     /// Commit length.
     Committed(command::Committed),

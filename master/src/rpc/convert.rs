@@ -1,7 +1,7 @@
 //! Messages to commands and questions, answers to messages.
 
 use crate::command::{self, Caller, Change};
-use crate::gate::{Answer, Ask, Grant, Granted, Reconfigure};
+use crate::gate::{Answer, Ask, Grant, Granted, NextChunk, Reconfigure};
 use crate::live::servers::Activity;
 use crate::state;
 use dfs_proto::capability::Key;
@@ -114,6 +114,14 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
             }
             .into(),
         ),
+        Asked::NextChunk(n) => Ok(Ask::NextChunk(NextChunk {
+            inode: InodeId(n.inode),
+            full: ChunkHandle(n.full),
+            version: Version(n.version),
+            length: n.length,
+            avoid: nodes(&n.avoid)?,
+            by_handle: n.by_handle,
+        })),
         Asked::Grant(g) => Ok(Ask::Grant(Grant {
             inode: InodeId(g.inode),
             offset: g.offset,

@@ -4,7 +4,8 @@ use dfs_proto::{ClientId, Code, Error, Result};
 
 use super::context::Context;
 use super::{
-    attributes, chunks, clients, cluster, files, locks, make, names, orphans, rename, servers, xattrs,
+    attributes, chunks, clients, cluster, files, locks, make, names, orphans, records, rename, servers,
+    xattrs,
 };
 use crate::command::{Caller, Change, Command, Outcome, Reply};
 use crate::store::{Batch, Read, Txn};
@@ -77,6 +78,7 @@ fn change(ctx: &mut Context<'_, '_>, command: &Command) -> Result<Reply> {
         Change::Release(c) => orphans::release(ctx, c),
         Change::Lock(c) => locks::set(ctx, c),
         Change::PunchHole(c) => files::punch_hole(ctx, c),
+        Change::NextChunk(c) => records::next_chunk(ctx, c),
         Change::Propose(c) => chunks::propose(ctx, c),
         Change::Activate(c) => chunks::activate(ctx, c),
         Change::Freeze(c) => chunks::freeze(ctx, c),

@@ -92,7 +92,7 @@ fn referenced(read: &dyn Read, handle: ChunkHandle) -> Result<Chunk> {
         })
 }
 
-fn require_thawed(handle: ChunkHandle, chunk: &Chunk) -> Result<()> {
+pub(super) fn require_thawed(handle: ChunkHandle, chunk: &Chunk) -> Result<()> {
     if chunk.frozen {
         let message = "the chunk is frozen: its replicas know more than the master";
         return Err(Error::new(Code::Unavailable, message).on_chunk(handle, chunk.newest()));

@@ -29,6 +29,7 @@ pub(super) fn allocate(ctx: &mut Context<'_, '_>, asked: &Allocate) -> Result<Re
         };
         free(ctx, id, &mut inode, (slot.offset, extent));
         tables::save_inode(ctx.txn, id, &inode);
+        return fill(ctx, slot, &asked.members).map(Reply::Allocated);
     }
     slot_with_chunk(ctx, id, asked.offset, &asked.members).map(Reply::Allocated)
 }
@@ -45,10 +46,16 @@ pub(super) fn slot_with_chunk(
     offset: u64,
     members: &[u32],
 ) -> Result<Slot> {
-    let (mut slot, chunk) = slots::slot_at(ctx.txn, id, offset)?;
-    if chunk.is_some() {
-        return Ok(slot);
+    let (slot, chunk) = slots::slot_at(ctx.txn, id, offset)?;
+    match chunk {
+        Some(_) => Ok(slot),
+        None => fill(ctx, slot, members),
     }
+}
+
+/// A new chunk for an empty slot, wherever it lies.
+pub(super) fn fill(ctx: &mut Context<'_, '_>, mut slot: Slot, members: &[u32]) -> Result<Slot> {
+    let id = InodeId(slot.inode);
     slot.chunk = chunks::create(ctx, &slot, members)?.0;
     let extent = Extent {
         span: slot.span,

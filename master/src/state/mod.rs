@@ -21,6 +21,7 @@ mod make;
 mod names;
 mod orphans;
 mod paths;
+mod records;
 mod rename;
 mod servers;
 mod slots;
@@ -40,6 +41,7 @@ pub use lookup::{
 };
 pub use orphans::{dying, held, holders};
 pub use paths::{Named, directory_path, names_of};
+pub use records::record_slot;
 pub use servers::{server_by_disk, server_by_identity, servers};
 pub use slots::{
     EXTENTS_MAX, Located, Location, chunks_after, locate, proposals_after, unreferenced_before, writable_slot,

@@ -1,7 +1,7 @@
 //! Questions about the bytes of files and about chunks: slots, extents, pages of chunks, the two indexes of the steward.
 
 use dfs_proto::limits::FILE_BYTES_MAX;
-use dfs_proto::{ChunkHandle, Code, InodeId, Result};
+use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result};
 
 use super::access::{self, Access};
 use super::tables;
@@ -70,7 +70,8 @@ pub fn locate(
 /// the file for writing.
 ///
 /// # Errors
-/// `NotFound`, `IsADirectory`, `InvalidArgument` (no regular file), `PermissionDenied` (no right to write), `TooLarge`.
+/// `NotFound`, `IsADirectory`, `InvalidArgument` (no regular file), `PermissionDenied` (no right to write), `TooLarge`,
+/// `NotSupported` (the chunks of records lie in the slot's way).
 pub fn writable_slot(
     read: &dyn Read,
     caller: Option<&Caller>,
@@ -106,6 +107,13 @@ pub(super) fn slot_at(read: &dyn Read, inode: InodeId, offset: u64) -> Result<(S
         span,
         chunk: 0,
     };
+    let behind = extents_from(read, inode, slot.offset).next();
+    if behind.is_some_and(|(start, _)| start < slot.offset + span) {
+        return Err(Error::new(
+            Code::NotSupported,
+            "records were appended to the file: its chunks leave no room for a plain write there",
+        ));
+    }
     Ok((slot, None))
 }
 

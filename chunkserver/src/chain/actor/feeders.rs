@@ -15,7 +15,9 @@ impl Actor {
             Control::WriteOpen { writer, tell, reply } => {
                 let (progress, seen) = watch::channel(Progress {
                     upto: self.write.committed_sequence(writer),
+                    offset: self.write.committed_offset(writer),
                     length: self.write.committed_length(),
+                    sealed: self.write.is_sealed(),
                     end: None,
                 });
                 let answer = if self.is_head() {
@@ -148,8 +150,12 @@ impl Actor {
                 if !self.clients.contains_key(&packet.writer) {
                     return Life::On;
                 }
-                let effect = self.write.take_from_client(heading(&packet, sync), now);
-                match effect {
+                let heading = heading(&packet, sync);
+                if self.write.is_beyond_the_seal(&heading) {
+                    self.refuse_beyond_the_seal(packet.writer);
+                    return Life::On;
+                }
+                match self.write.take_from_client(heading, now) {
                     Some(Effect::Take { number, data }) => self.take(number, packet, sync, data),
                     other => {
                         self.effects.extend(other);
@@ -157,6 +163,7 @@ impl Actor {
                     }
                 }
             }
+            Incoming::Record { record, sync } => self.on_record(record, sync, now),
             Incoming::Chain {
                 incarnation,
                 number,
@@ -189,7 +196,7 @@ impl Actor {
     }
 
     /// Forwards the packet and queues it for the disk, at the same time.
-    fn take(&mut self, number: u64, mut packet: Packet, sync: bool, data: bool) -> Life {
+    pub(super) fn take(&mut self, number: u64, mut packet: Packet, sync: bool, data: bool) -> Life {
         if !data {
             packet.data = bytes::Bytes::new();
             packet.checksums = Vec::new();
@@ -229,7 +236,7 @@ impl Actor {
     }
 }
 
-fn heading(packet: &Packet, sync: bool) -> Heading {
+pub(super) fn heading(packet: &Packet, sync: bool) -> Heading {
     Heading {
         writer: packet.writer,
         sequence: packet.sequence,

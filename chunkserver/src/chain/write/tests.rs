@@ -21,6 +21,8 @@ fn ack(writer: WriterId, sequence: u64, length: u64) -> Effect {
     Effect::Ack {
         writer,
         sequence,
+        // The packets of these tests are ten bytes each, or known from before.
+        offset: length.saturating_sub(10),
         length,
     }
 }
@@ -69,7 +71,13 @@ fn one_acknowledgement_covers_all_packets_of_a_writer_up_to_it() {
     }
     w.applied(3, &mut Vec::new());
     let effects = of(|e| w.acked_below(3, e));
-    assert_eq!(effects, [ack(V, 1, 30), ack(W, 2, 30), Effect::Committed(3)]);
+    let of_v = Effect::Ack {
+        writer: V,
+        sequence: 1,
+        offset: 10,
+        length: 30,
+    };
+    assert_eq!(effects, [of_v, ack(W, 2, 30), Effect::Committed(3)]);
 }
 
 #[test]
@@ -84,7 +92,7 @@ fn a_duplicate_is_not_taken_again_and_is_acknowledged_when_the_first_is_committe
 
 #[test]
 fn a_retry_after_a_reconfigure_is_known_from_the_writer_table() {
-    let mut w = Write::new(true, false, 50, [(W, 4)].into_iter());
+    let mut w = Write::new(true, false, 50, [(W, 4, 40)].into_iter());
     assert_eq!(w.take_from_client(packet(W, 4, 40), now()), Some(ack(W, 4, 50)));
     assert_eq!(w.take_from_client(packet(W, 5, 50), now()), Some(take(1)));
     assert_eq!(w.committed_sequence(W), 4);
@@ -92,7 +100,7 @@ fn a_retry_after_a_reconfigure_is_known_from_the_writer_table() {
 
 #[test]
 fn a_repeated_packet_that_asks_for_an_fsync_travels_again_without_its_bytes() {
-    let mut w = Write::new(true, true, 50, [(W, 4)].into_iter());
+    let mut w = Write::new(true, true, 50, [(W, 4, 40)].into_iter());
     let again = Heading {
         sync: true,
         ..packet(W, 4, 40)

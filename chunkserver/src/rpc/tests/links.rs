@@ -86,6 +86,7 @@ async fn packets_may_follow_the_opening_without_waiting() {
     let open = pb::WriteOpen {
         capability: Some(key().sign(&capability)),
         writer: 5,
+        ..pb::WriteOpen::default()
     };
     client
         .send(1, to_server::Body::WriteOpen(open), Bytes::new())

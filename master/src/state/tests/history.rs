@@ -13,8 +13,8 @@ use proptest::test_runner::TestRunner;
 use super::{CHUNK_BYTES, World, make};
 use crate::command::{
     Activate, Allocate, Caller, Change, Command, CommitLength, EndClient, ForgetChunk, Freeze, Link, Lock,
-    Make, OpenClient, Propose, PunchHole, Release, RemoveDirectory, RemoveXattr, Rename, RequestId,
-    SetAttributes, SetXattr, Unlink,
+    Make, NextChunk, OpenClient, Propose, PunchHole, Release, RemoveDirectory, RemoveXattr, Rename,
+    RequestId, SetAttributes, SetXattr, Unlink,
 };
 use crate::state::{self, PageRequest, tables};
 use crate::store::records::{Chunk, Dentry, Inode, Kind};
@@ -135,7 +135,8 @@ fn live_client(world: &World) -> Option<u64> {
 /// `None` where the scene has nothing to act on, or its session is gone.
 fn change(world: &World, scene: &Scene, dice: &mut Dice) -> Option<Change> {
     let client = live_client(world)?;
-    Some(match dice.roll(36) {
+    Some(match dice.roll(39) {
+        36..39 => appended(scene, dice)?,
         30..36 => mounted(scene, client, dice)?,
         0..8 => named(scene, dice)?,
         8..11 => renamed(scene, dice)?,
@@ -189,6 +190,22 @@ fn change(world: &World, scene: &Scene, dice: &mut Dice) -> Option<Change> {
         }
         .into(),
     })
+}
+
+/// Records go on: in the last chunk, or behind one that is said to be full.
+fn appended(scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let full = dice.pick(&scene.chunks);
+    let of_file = full.as_ref().map(|(_, chunk)| chunk.inode);
+    let full = full.filter(|_| dice.often());
+    let next = NextChunk {
+        inode: of_file.or_else(|| dice.pick(&scene.files))?,
+        full: full.as_ref().map_or(0, |(handle, _)| *handle),
+        version: full.as_ref().map_or(0, |(_, chunk)| chunk.active.version),
+        length: full.map_or(0, |(_, chunk)| chunk.active.length + dice.roll(100) as u64),
+        members: members(dice),
+        by_handle: false,
+    };
+    Some(next.into())
 }
 
 fn attribute(dice: &mut Dice) -> Vec<u8> {
@@ -432,6 +449,7 @@ fn every_history_keeps_every_invariant_and_replays() {
         "SetXattr",
         "RemoveXattr",
         "Allocate",
+        "NextChunk",
         "CommitLength",
         "Release",
         "Lock",

@@ -11,9 +11,9 @@ use std::path::Path;
 use super::{World, effects, genesis, server};
 use crate::command::{
     Activate, Allocate, Attributes, Caller, Change, Command, CommitLength, DiskFailed, EndClient,
-    ForgetChunk, Freeze, Link, Lock, LockKind, Locked, Make, OpenClient, Propose, PunchHole, RegisterServer,
-    Release, RemoveDirectory, RemoveServer, RemoveXattr, Rename, Reply, RequestId, RotateKey, SetAttributes,
-    SetXattr, Unlink,
+    ForgetChunk, Freeze, Link, Lock, LockKind, Locked, Make, NextChunk, OpenClient, Propose, PunchHole,
+    RegisterServer, Release, RemoveDirectory, RemoveServer, RemoveXattr, Rename, Reply, RequestId, RotateKey,
+    SetAttributes, SetXattr, Unlink,
 };
 use crate::state::{self, PageRequest};
 use crate::store::records::Kind;
@@ -351,6 +351,15 @@ fn chunk_change(line: &Line<'_>, target: impl Fn() -> u64) -> Change {
             offset: line.number("offset").unwrap_or_default(),
             members: line.members(),
             instead_of: line.number("instead_of").unwrap_or_default(),
+            by_handle: line.has("by_handle"),
+        }
+        .into(),
+        "next" => NextChunk {
+            inode: target(),
+            full: line.number("full").unwrap_or_default(),
+            version: line.number("version").unwrap_or(1),
+            length: line.number("length").unwrap_or_default(),
+            members: line.members(),
             by_handle: line.has("by_handle"),
         }
         .into(),
