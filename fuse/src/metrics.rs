@@ -92,4 +92,26 @@ mod tests {
         }
         assert!(!text.contains("\"lookup\""), "what was never asked is not shown");
     }
+
+    #[tokio::test]
+    async fn what_alerts_dashboard_and_documents_speak_of_is_on_the_page() {
+        let stats = Stats::new("m:1", "/mnt", &Clock::system());
+        let page = Metrics::new(Arc::new(stats)).page();
+        for text in [
+            include_str!("../../ops/prometheus/dfs.rules.yml"),
+            include_str!("../../ops/grafana/dfs.json"),
+            include_str!("../../docs/operations.md"),
+        ] {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let names: Vec<&str> = words.filter(|word| word.starts_with("dfs_mount_")).collect();
+            assert!(!names.is_empty());
+            for name in names {
+                let plain = ["_bucket", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end));
+                let line = format!("# TYPE {} ", plain.unwrap_or(name));
+                assert!(page.contains(&line), "there is no {name}");
+            }
+        }
+    }
 }

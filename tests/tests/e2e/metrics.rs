@@ -5,6 +5,13 @@ use dfs_tests::process::{Cluster, Node, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What the repository holds for those who watch.
+const RULES: &str = include_str!("../../../ops/prometheus/dfs.rules.yml");
+const DASHBOARD: &str = include_str!("../../../ops/grafana/dfs.json");
+const DOCUMENT: &str = include_str!("../../../docs/operations.md");
 
 /// The answer of a node's HTTP: status line and body.
 fn get(node: &Node, path: &str) -> (String, String) {
@@ -151,4 +158,132 @@ fn top_says_once_into_a_pipe_what_goes_on() {
         (code, message.as_str()),
         (1, "top: an interval is a number of seconds from 0.2")
     );
+}
+
+/// Words of a text that begin with `dfs_ROLE_`: names of metrics.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let roles = ["dfs_master_", "dfs_chunkserver_"];
+    words
+        .filter(|word| {
+            roles
+                .iter()
+                .any(|role| word.starts_with(role) && word.len() > role.len())
+        })
+        .collect()
+}
+
+#[test]
+fn every_metric_that_is_spoken_of_is_on_a_page_and_the_other_way_round() {
+    let cluster = used();
+    let pages = [&cluster.file.master, &cluster.file.chunkservers[0]].map(|node| get(node, "/metrics").1);
+    let types = pages.iter().flat_map(|page| page.lines());
+    let families: BTreeSet<&str> = types
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    for (what, text) in [
+        ("rules", RULES),
+        ("dashboard", DASHBOARD),
+        ("operations.md", DOCUMENT),
+    ] {
+        let names = named(text);
+        assert!(names.len() > 10, "{what} names nothing");
+        for name in names {
+            let plain = ["_bucket", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
+            assert!(
+                families.contains(plain.unwrap_or(name)),
+                "{what}: there is no {name}"
+            );
+        }
+    }
+    let written = named(DOCUMENT);
+    for family in families.iter().filter(|family| !family.ends_with("_info")) {
+        let uptime = family.ends_with("_uptime_seconds");
+        assert!(
+            uptime || written.contains(family),
+            "docs/operations.md says nothing of {family}"
+        );
+    }
+}
+
+#[test]
+fn every_alert_is_explained() {
+    let alerts = RULES
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let alerts: Vec<&str> = alerts.collect();
+    assert!(alerts.len() > 10);
+    for alert in alerts {
+        assert!(
+            DOCUMENT.contains(&format!("| `{alert}` |")),
+            "docs/operations.md says nothing of {alert}"
+        );
+    }
+}
+
+#[test]
+fn the_dashboard_asks_in_every_panel_and_no_two_lie_on_each_other() {
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");
+        let number = |of: &str| panel["gridPos"][of].as_u64().unwrap();
+        for (x, y) in (0..number("w")).flat_map(|x| (0..number("h")).map(move |y| (x, y))) {
+            assert!(
+                taken.insert((number("x") + x, number("y") + y)),
+                "{} lies on another",
+                panel["title"]
+            );
+        }
+        let asks = |target: &serde_json::Value| target["expr"].as_str().is_some_and(|e| e.contains("dfs_"));
+        let targets = panel["targets"].as_array();
+        assert!(panel["type"] == "row" || targets.is_some_and(|t| !t.is_empty() && t.iter().all(asks)));
+    }
+}
+
+/// Prometheus's own tool, if it is here.
+fn promtool() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .find_map(|folder| Some(folder.join("promtool")).filter(|tool| tool.is_file()))
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let Some(promtool) = promtool() else {
+        println!("skipped: promtool is not here (Debian's package prometheus has it)");
+        return;
+    };
+    let ops = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/prometheus");
+    for args in [
+        ["check", "rules", "dfs.rules.yml"],
+        ["test", "rules", "dfs.rules.test.yml"],
+        ["check", "config", "prometheus.yml"],
+    ] {
+        let output = Command::new(&promtool)
+            .args(args)
+            .current_dir(&ops)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {text}");
+    }
+    let cluster = used();
+    for node in cluster.nodes() {
+        let (_, page) = get(node, "/metrics");
+        let mut check = Command::new(&promtool)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        check.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+        let output = check.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {text}", node.addr);
+    }
 }
