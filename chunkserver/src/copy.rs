@@ -11,13 +11,18 @@ use crate::server::Server;
 use crate::store::{How, Install, Replica};
 use crate::sync::runs;
 use dfs_proto::capability::Member;
+use dfs_proto::limits::BLOCK_BYTES;
 use dfs_proto::{ChunkHandle, Code, Error, Result, Version};
+use futures::StreamExt as _;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for a mebibyte of background data.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// Mebibytes of one chunk on their way at once.
+const PULLS_AT_ONCE: usize = 4;
 
 /// One order to copy, being carried out.
 pub(crate) struct Copy<'a> {
@@ -69,17 +74,51 @@ impl Copy<'_> {
     async fn fill(&self, replica: &Arc<Replica>, source: &Member, claims: &Claims) -> Result<u64> {
         let target = claims.target(None, claims.loss);
         let begin = |r: &Arc<Replica>| Install::begin(r, target, How::InPlace);
-        let mut install = self.server.ground.on_disk(replica, begin).await?;
+        let install = self.server.ground.on_disk(replica, begin).await?;
+        let wanted: Vec<Run> = runs(install.needed());
+        // What is on its way and what is being stored do not wait for each other.
+        let (sender, fetched) = mpsc::channel(1);
+        let (sent, stored) = tokio::join!(
+            self.fetch_all(source, wanted, sender),
+            self.store(install, fetched)
+        );
+        let (install, moved) = stored?;
+        sent?;
+        self.server.commit(install).await?;
+        Ok(moved)
+    }
+
+    /// Fetches all runs in order, a few at once; ends early if nobody stores them.
+    async fn fetch_all(
+        &self,
+        source: &Member,
+        wanted: Vec<Run>,
+        sender: mpsc::Sender<Vec<PulledBlock>>,
+    ) -> Result<()> {
+        let pulls = wanted.into_iter().map(|run| self.fetch(source, run));
+        let mut pulls = futures::stream::iter(pulls).buffered(PULLS_AT_ONCE);
+        while let Some(blocks) = pulls.next().await {
+            if sender.send(blocks?).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what comes; how many bytes it was.
+    async fn store(
+        &self,
+        mut install: Install,
+        mut fetched: mpsc::Receiver<Vec<PulledBlock>>,
+    ) -> Result<(Install, u64)> {
         let mut moved = 0;
-        for run in runs(install.needed()) {
-            let blocks = self.fetch(source, run).await?;
+        while let Some(blocks) = fetched.recv().await {
             let bytes = blocks.iter().map(|b| b.bytes.len() as u64).sum::<u64>();
             self.server.ground.meters.copied_bytes.add(bytes);
             moved += bytes;
             install = self.server.put(install, blocks).await?;
         }
-        self.server.commit(install).await?;
-        Ok(moved)
+        Ok((install, moved))
     }
 
     /// A run's blocks; what has rotted at one member comes from another.
@@ -105,12 +144,15 @@ impl Copy<'_> {
     }
 
     async fn pull(&self, from: &Member, run: Run) -> Result<crate::peers::Pulled> {
-        self.wait(
-            self.server
-                .peers
-                .pull(from, self.pass, run.of_ready(), CALL_DEADLINE),
-        )
-        .await
+        let budget = self.server.ground.budget.take(u64::from(run.count) * BLOCK_BYTES);
+        self.wait(async {
+            budget.await;
+            Ok(())
+        })
+        .await?;
+        let run = run.of_ready_in_background();
+        self.wait(self.server.peers.pull(from, self.pass, run, CALL_DEADLINE))
+            .await
     }
 
     async fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -1,5 +1,6 @@
 //! What everything in a chunkserver stands on: the world, the replicas, the session's word, and a way to complain.
 
+use crate::budget::Budget;
 use crate::chain::Chains;
 use crate::fence::Fence;
 use crate::metrics::Meters;
@@ -21,6 +22,8 @@ pub(crate) struct Ground {
     pub(crate) chains: Arc<Chains>,
     /// What the session allows.
     pub(crate) fence: Arc<Fence>,
+    /// For what nobody waits for.
+    pub(crate) budget: Arc<Budget>,
     /// Reports for the master; see [`Ground::complain`].
     pub(crate) troubles: mpsc::Sender<Trouble>,
     /// What is counted.

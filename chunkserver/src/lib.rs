@@ -5,6 +5,7 @@
 //! carried out), `work.rs` (what is done without being asked). It asks nobody where bytes belong: a signed capability
 //! says so.
 
+mod budget;
 mod chain;
 mod copy;
 pub mod fence;
@@ -20,6 +21,7 @@ pub mod store;
 mod sync;
 mod work;
 
+use budget::{BUSY_BYTES_A_SECOND, Budget};
 use dfs_proto::net::is_address;
 use dfs_proto::world::World;
 use dfs_proto::{Code, Error, NodeId, Result};
@@ -62,6 +64,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// An empty data directory beside used ones is a new disk.
     pub accept_new_disk: bool,
+    /// Bytes a second that copies in the background may move while clients ask for something; a default if not said.
+    pub repair_bytes_a_second: Option<u64>,
 }
 
 impl Config {
@@ -114,7 +118,12 @@ impl Chunkserver {
         let fence = Fence::new();
         fence.set_node(store.identity().node);
         let (troubles, noticed) = mpsc::channel(TROUBLES_QUEUED_MAX);
+        let budget = Budget::new(
+            world.clock.clone(),
+            config.repair_bytes_a_second.unwrap_or(BUSY_BYTES_A_SECOND),
+        );
         let ground = Ground {
+            budget: Arc::new(budget),
             world,
             store: Arc::new(store),
             chains: Arc::default(),

@@ -24,8 +24,8 @@ const WAITING_PER_LANE_MAX: usize = 16;
 /// Syncs that move data at once. Waiting for a source takes no place here: two servers that are each other's source
 /// would wait for ever.
 const PULLS_MAX: usize = 16;
-/// Background copies at once.
-const COPIES_MAX: usize = 2;
+/// Background copies at once: what the master begins for one server, and room. Each holds a few mebibytes.
+const COPIES_MAX: usize = 8;
 
 /// The lanes.
 #[derive(Debug)]

@@ -98,6 +98,15 @@ impl Run {
         Wanted {
             run: self,
             adopted: false,
+            background: false,
+        }
+    }
+
+    /// As [`Run::of_ready`], for a copy that nobody waits for.
+    pub(crate) fn of_ready_in_background(self) -> Wanted {
+        Wanted {
+            background: true,
+            ..self.of_ready()
         }
     }
 
@@ -106,6 +115,7 @@ impl Run {
         Wanted {
             run: self,
             adopted: true,
+            background: false,
         }
     }
 }
@@ -115,6 +125,7 @@ impl Run {
 pub(crate) struct Wanted {
     run: Run,
     adopted: bool,
+    background: bool,
 }
 
 /// The other chunkservers.
@@ -172,12 +183,17 @@ impl Peers {
         wanted: Wanted,
         deadline: Duration,
     ) -> Result<Pulled> {
-        let Wanted { run, adopted } = wanted;
+        let Wanted {
+            run,
+            adopted,
+            background,
+        } = wanted;
         let body = to_server::Body::Pull(pb::Pull {
             capability: Some(pass.0.clone()),
             first_block: run.first,
             blocks: run.count,
             adopted,
+            background,
         });
         match self.call(peer, body, deadline).await? {
             (from_server::Body::Pull(reply), payload) => {

@@ -61,6 +61,9 @@ pub(crate) struct MasterLayer {
     /// Replicas of each chunk in a new cluster; later the stored number counts
     #[arg(long, env = "DFS_REPLICATION", value_name = "N")]
     pub(crate) replication: Option<u32>,
+    /// Seconds a chunk waits for a dead chunkserver to come back before it is copied; not if one copy is left [default: 60]
+    #[arg(long, env = "DFS_REPAIR_AFTER", value_name = "SECONDS")]
+    pub(crate) repair_after: Option<u64>,
     /// How fast a new cluster's clocks run
     #[arg(long, env = "DFS_PROFILE", hide = true)]
     pub(crate) profile: Option<Profile>,
@@ -83,6 +86,9 @@ pub(crate) struct Master {
     pub(crate) chunk_size: Size,
     /// Of a new cluster.
     pub(crate) replication: u32,
+    /// Seconds, if it is not the cluster's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) repair_after: Option<u64>,
     /// Of a new cluster.
     pub(crate) profile: Profile,
 }
@@ -107,6 +113,7 @@ impl MasterLayer {
                 .or(file.chunk_size)
                 .unwrap_or(Size(limits::CHUNK_BYTES_MAX)),
             replication: self.replication.or(file.replication).unwrap_or(3),
+            repair_after: self.repair_after.or(file.repair_after),
             profile: self.profile.or(file.profile).unwrap_or_default(),
         };
         if master.parameters().are_valid() {
@@ -162,6 +169,9 @@ pub(crate) struct ChunkserverLayer {
     /// Name of the rack: replicas are spread over racks too
     #[arg(long, env = "DFS_RACK", value_name = "NAME")]
     pub(crate) rack: Option<String>,
+    /// Bytes a second that repair may move here while clients ask for something [default: 32MiB]
+    #[arg(long, env = "DFS_REPAIR_RATE", value_name = "SIZE")]
+    pub(crate) repair_rate: Option<Size>,
     /// What is kept free on each disk [default: 1GiB]
     #[arg(long, env = "DFS_RESERVE", value_name = "SIZE")]
     pub(crate) reserve: Option<Size>,
@@ -190,6 +200,9 @@ pub(crate) struct Chunkserver {
     pub(crate) host: String,
     /// Failure domain.
     pub(crate) rack: String,
+    /// Bytes a second, if it is not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) repair_rate: Option<Size>,
     /// Kept free on each disk.
     pub(crate) reserve: Size,
     /// An empty folder may be a new disk.
@@ -228,6 +241,7 @@ impl ChunkserverLayer {
             data_dir,
             host: self.host.or(file.host).unwrap_or_else(hostname),
             rack: self.rack.or(file.rack).unwrap_or_default(),
+            repair_rate: self.repair_rate.or(file.repair_rate),
             reserve: self.reserve.or(file.reserve).unwrap_or(RESERVE),
             accept_new_disk: self.accept_new_disk || file.accept_new_disk,
         })

@@ -27,6 +27,7 @@ use gate::Gate;
 use rpc::Door;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use steward::Steward;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -52,6 +53,8 @@ pub struct Config {
     pub view: View,
     /// Commands between checkpoints.
     pub checkpoint_every: u64,
+    /// A chunk under its goal waits so long for a dead server to come back; the cluster's default if not said.
+    pub repair_after: Option<Duration>,
 }
 
 /// A running master.
@@ -102,7 +105,11 @@ impl Master {
         let applier = Applier::start(options, &world, ClusterId(world.rng.secret())).await?;
         let ground = applier.handle();
         let cluster = born(&ground, &config, &world).await?;
-        let desk = Arc::new(Desk::new(ground, cluster, world.clock, world.rng));
+        let mut desk = Desk::new(ground, cluster, world.clock, world.rng);
+        if let Some(grace) = config.repair_after {
+            desk.timings.repair_after = grace;
+        }
+        let desk = Arc::new(desk);
         recall(&desk).await?;
         let steward = Steward::new(desk.clone());
         steward.rotate_keys().await?;

@@ -30,8 +30,6 @@ use tokio::task::JoinSet;
 
 /// Changes under way that no client waits for.
 const BACKGROUND_CHANGES_MAX: usize = 64;
-/// Copies under way.
-const COPIES_MAX: usize = 8;
 /// A client waits no longer than this for holders to return; then it is told, and may try another way.
 const HOLDERS_AWAITED: Duration = Duration::from_secs(10);
 /// A client waits no longer than this for a change: its own deadline is near.
@@ -54,9 +52,7 @@ pub struct Steward {
     desk: Arc<Desk>,
     changes: Changes,
     background: Arc<Semaphore>,
-    copies: Arc<Semaphore>,
-    /// Chunks a joiner is being copied for.
-    joining: Mutex<BTreeSet<ChunkHandle>>,
+    copies: join::Copies,
     /// Servers that could not take a copy, until when they are not asked again.
     shunned: Mutex<BTreeMap<NodeId, Instant>>,
     /// Replicas with a bad block.
@@ -74,8 +70,7 @@ impl Steward {
             desk,
             changes: Changes::default(),
             background: Arc::new(Semaphore::new(BACKGROUND_CHANGES_MAX)),
-            copies: Arc::new(Semaphore::new(COPIES_MAX)),
-            joining: Mutex::default(),
+            copies: join::Copies::default(),
             shunned: Mutex::default(),
             ailing: Mutex::default(),
             counts: watch::Sender::new(Counts::default()),
@@ -88,6 +83,7 @@ impl Steward {
     pub async fn rounds(self: Arc<Self>) {
         let mut rounds = JoinSet::new();
         rounds.spawn(survey::rounds(self.clone()));
+        rounds.spawn(join::rounds(self.clone()));
         rounds.spawn(collect::rounds(self.clone()));
         rounds.spawn(collect::unknown_rounds(self.clone()));
         rounds.spawn(Self::clock(self.clone()));

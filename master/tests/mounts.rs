@@ -31,6 +31,7 @@ async fn start(folder: &Path) -> Master {
         parameters: Parameters::default(),
         view: View::Memory,
         checkpoint_every: 10_000,
+        repair_after: None,
     };
     Master::start(config, World::real("test", 2)).await.unwrap()
 }

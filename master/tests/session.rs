@@ -210,6 +210,7 @@ impl Cluster {
             },
             view: View::Memory,
             checkpoint_every: 10_000,
+            repair_after: None,
         };
         let master = Master::start(config, World::real("test", 2)).await.unwrap();
         let mut fakes = Vec::new();

@@ -45,6 +45,7 @@ impl Cluster {
             },
             view: View::Memory,
             checkpoint_every: 10_000,
+            repair_after: None,
         };
         let master = Master::start(config, World::real("test", 2)).await.unwrap();
         let names = NamespaceClient::new(net::channel(Arc::new(Tcp), master.addr(), Some(BOUND)));

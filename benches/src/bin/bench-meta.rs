@@ -304,6 +304,7 @@ async fn serve(dir: PathBuf) -> Result<()> {
             cache_bytes: CACHE_BYTES,
         },
         checkpoint_every: 10_000,
+        repair_after: None,
     };
     let master = Master::start(config, World::real("master", 4)).await?;
     println!("{}", master.addr());

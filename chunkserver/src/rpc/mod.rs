@@ -337,6 +337,7 @@ impl Connection {
         teller: &Teller,
         progress: &mut Option<watch::Receiver<Progress>>,
     ) -> io::Result<(pb::ToServer, Bytes)> {
+        self.ground.budget.foreground();
         loop {
             let Some(told) = progress else {
                 let frame = self.reader.next().await?;

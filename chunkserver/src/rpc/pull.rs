@@ -11,6 +11,7 @@ use crate::store::read::PulledBlock;
 use crate::store::{Kind, Replica, Table};
 use bytes::{Bytes, BytesMut};
 use dfs_proto::capability::{Capability, Operations};
+use dfs_proto::limits::BLOCK_BYTES;
 use dfs_proto::{Code, Error, Result, pb};
 use std::sync::Arc;
 
@@ -66,6 +67,9 @@ pub(crate) async fn pull(ground: &Ground, request: pb::Pull) -> Result<(pb::Pull
         ready(ground, &capability)?
     };
     let (first, count) = (request.first_block, request.blocks);
+    if request.background {
+        ground.budget.take(u64::from(count) * BLOCK_BYTES).await;
+    }
     let blocks = ground
         .on_disk(&replica, move |r| r.read_blocks(first, count))
         .await?;

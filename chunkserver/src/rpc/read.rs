@@ -27,6 +27,7 @@ type Answer = Result<(from_server::Body, Bytes)>;
 
 /// Answers without waiting for anything, or `None`.
 pub(super) fn at_once(ground: &Ground, capability: &Capability, request: &pb::Read) -> Option<Answer> {
+    ground.budget.foreground();
     let (replica, range) = match admit(ground, capability, request) {
         Ok(admitted) => admitted,
         Err(error) => return Some(Err(error)),

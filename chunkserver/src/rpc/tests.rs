@@ -3,6 +3,7 @@
 mod links;
 
 use super::serve;
+use crate::budget::{BUSY_BYTES_A_SECOND, Budget};
 use crate::chain::Chains;
 use crate::fence::Fence;
 use crate::ground::Ground;
@@ -73,6 +74,7 @@ async fn node(number: u32) -> Node {
         pool: Pool::threads("disk", 2),
     };
     let ground = Ground {
+        budget: Arc::new(Budget::new(Clock::system(), BUSY_BYTES_A_SECOND)),
         world,
         store,
         chains: Arc::new(Chains::default()),

@@ -55,6 +55,7 @@ impl Node {
             rack: "rack".into(),
             reserve_bytes: 0,
             accept_new_disk: false,
+            repair_bytes_a_second: None,
         };
         self.running = Some(Chunkserver::start(config, world).await.unwrap());
     }

@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::settings::{self, ChunkserverLayer};
 use dfs_chunkserver::{Chunkserver, Config};
 use dfs_proto::world::World;
+use dfs_stdx::size::Size;
 use std::path::PathBuf;
 
 /// Threads for its disks.
@@ -48,6 +49,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
         rack: settings.rack,
         reserve_bytes: settings.reserve.bytes(),
         accept_new_disk: settings.accept_new_disk,
+        repair_bytes_a_second: settings.repair_rate.map(Size::bytes),
     };
     let world = World::real("dfs-disk", BLOCKING_THREADS);
     let server = Chunkserver::start(config, world).await.map_err(Failure::from)?;

@@ -6,6 +6,7 @@ use crate::settings::{self, MasterLayer};
 use dfs_master::{Config, Master, View};
 use dfs_proto::world::World;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Threads for the log and the view.
 const BLOCKING_THREADS: usize = 4;
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
             cache_bytes: VIEW_CACHE_BYTES,
         },
         checkpoint_every: CHECKPOINT_EVERY,
+        repair_after: settings.repair_after.map(Duration::from_secs),
     };
     let world = World::real("dfs-master", BLOCKING_THREADS);
     let started = if args.recover_from_dump {

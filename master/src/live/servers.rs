@@ -5,6 +5,7 @@
 //! master nobody is known to be away until `session_master` has passed.
 
 use crate::plan::Session;
+use crate::plan::domains::Service;
 use crate::plan::order::Order;
 use crate::plan::placement::Candidate;
 use crate::store::records;
@@ -83,6 +84,8 @@ pub struct Server {
     pub identity: Vec<u8>,
     /// It never comes back.
     pub removed: bool,
+    /// What an operator wants of it.
+    pub service: Service,
     /// As last reported.
     pub disks: Vec<Disk>,
     /// Replicas it has, as last reported.
@@ -152,6 +155,7 @@ impl Servers {
             place: Member::default(),
             identity: Vec::new(),
             removed: false,
+            service: Service::In,
             disks: Vec::new(),
             chunks: 0,
             failed_disks: BTreeSet::new(),
@@ -395,7 +399,8 @@ impl Servers {
         let overdue = self.timings.heartbeat_every * 3;
         self.known
             .iter()
-            .filter(|(_, s)| s.connection.is_some() && !s.removed && now < s.last_answer + overdue)
+            .filter(|(_, s)| s.connection.is_some() && !s.removed && s.service == Service::In)
+            .filter(|(_, s)| now < s.last_answer + overdue)
             .map(|(node, s)| Candidate {
                 node: *node,
                 host: s.place.host.clone(),

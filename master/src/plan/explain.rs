@@ -3,7 +3,8 @@
 //! The same facts and the same judgment as [`super::repair`]: an explanation of its own would be another truth.
 
 use super::order::Kind;
-use super::repair::{self, Chunk, Holder, Need, Patience};
+use super::domains::Domains;
+use super::repair::{self, Chunk, Holder, Move, Need, Patience};
 use dfs_proto::{NodeId, Version};
 use std::collections::BTreeSet;
 
@@ -62,6 +63,8 @@ pub struct Facts {
     pub joining: bool,
     /// A connected server that is no member has room.
     pub spare: bool,
+    /// Where all servers stand.
+    pub domains: Domains,
 }
 
 /// The explanation.
@@ -199,15 +202,17 @@ fn waits(chunk: &Chunk, facts: &Facts, patience: &Patience) -> Vec<String> {
     if !waits.is_empty() {
         return waits;
     }
-    match repair::judge(chunk, patience) {
+    match repair::judge(chunk, patience, &facts.domains) {
         Need::Nothing => waits.extend(idle(chunk, patience)),
         Need::Freeze(node, _) => waits.push(format!(
             "node {node} knows more than the master: it is being frozen"
         )),
         Need::Reconfigure { why, .. } => waits.push(format!("its next version: {why}")),
-        Need::Join(Some(node)) => waits.push(format!("a copy to node {node}: it is in the queue")),
-        Need::Join(None) if facts.spare => waits.push("a copy to another server: it is in the queue".into()),
-        Need::Join(None) => waits.push("another server with room for a replica: there is none".into()),
+        Need::Copy(Move { to: Some(node), .. }) => {
+            waits.push(format!("a copy to node {node}: it is in the queue"));
+        }
+        Need::Copy(_) if facts.spare => waits.push("a copy to another server: it is in the queue".into()),
+        Need::Copy(_) => waits.push("another server with room for a replica: there is none".into()),
         Need::Delete(nodes) => {
             waits.extend(
                 nodes

@@ -1,11 +1,14 @@
 //! Judgment: values in, orders out. Nothing here waits, knows a clock or asks anyone.
 //!
 //! [`placement`] says where a new replica goes, [`members`] who is in the next version of a chunk,
-//! [`reconfigure`] drives that version from its proposal to its activation, [`repair`] says what a chunk needs,
-//! [`collect`] what may be deleted. The steward carries the answers out, at its own pace.
+//! [`reconfigure`] drives that version from its proposal to its activation, [`repair`] says what a chunk needs, by
+//! [`domains`] among others, [`lanes`] which copies go on at once, [`collect`] what may be deleted, [`explain`] why it
+//! is as it is. The steward carries the answers out, at its own pace.
 
 pub mod collect;
+pub mod domains;
 pub mod explain;
+pub mod lanes;
 pub mod members;
 pub mod order;
 pub mod placement;

@@ -41,10 +41,16 @@ pub struct Wish<'a> {
     pub chance: u64,
 }
 
+/// Free bytes without which a server takes no chunk of this size.
+#[must_use]
+pub fn room(chunk_bytes: u64) -> u64 {
+    chunk_bytes.saturating_mul(1 + RESERVE_CHUNKS)
+}
+
 /// Up to `count` servers in chain order; fewer if there are not enough.
 #[must_use]
 pub fn place(candidates: &[Candidate], wish: &Wish<'_>) -> Vec<NodeId> {
-    let room = wish.chunk_bytes.saturating_mul(1 + RESERVE_CHUNKS);
+    let room = room(wish.chunk_bytes);
     let mut left: Vec<&Candidate> = candidates
         .iter()
         .filter(|c| !wish.avoid.contains(&c.node) && c.free_bytes >= room)

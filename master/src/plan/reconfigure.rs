@@ -7,81 +7,17 @@
 //!
 //! A [`Change`] is told what came back and asked what to do next; it never waits and keeps no time of its own.
 
+mod types;
+
 use super::members::{MEMBERS_MIN, Word};
 use super::order::{Adopted, Answer, Kind, Order, Ready, Sync};
 use super::{Session, Sessions};
 use dfs_proto::{Code, Error, NodeId, Retry, Version};
 use std::collections::{BTreeMap, BTreeSet};
+pub use types::{Blocked, Proposal, Step, Supersede};
 
 /// A member that lacks more than this is left out, and joins later after a copy in the background, bytes.
 pub const DIFFERENCE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-
-/// A proposal and what it starts from.
-#[derive(Clone, Debug, Default)]
-pub struct Proposal {
-    /// The proposed version.
-    pub version: Version,
-    /// Its members in chain order.
-    pub members: Vec<NodeId>,
-    /// The length everything is cut to.
-    pub truncate: Option<u64>,
-    /// The active version.
-    pub active: Version,
-    /// The active members.
-    pub active_members: Vec<NodeId>,
-    /// Committed bytes: so many were acknowledged.
-    pub length: u64,
-    /// Bytes that were fsynced by every member once.
-    pub durable_length: u64,
-    /// Members of the active configuration and of all proposed since.
-    pub holders: BTreeSet<NodeId>,
-    /// Joiners that may pull everything: they were copied, or stand in for a suspect.
-    pub based: BTreeSet<NodeId>,
-    /// Members with a bad block: never the source while another one is whole.
-    pub ailing: BTreeSet<NodeId>,
-}
-
-/// What to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Send an order.
-    Send(NodeId, Order),
-    /// Log that the version is active.
-    Activate {
-        /// Of the source.
-        length: u64,
-        /// The newest version whose source had lost power.
-        loss: Version,
-    },
-    /// This proposal is over: propose the next one.
-    Supersede(Supersede),
-    /// Nothing can be done until another holder returns.
-    Blocked(Blocked),
-    /// A replica has promised more than the master ever proposed: leave the chunk alone.
-    Freeze(NodeId, Version),
-}
-
-/// Why the next version is proposed, and with whom.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Supersede {
-    /// Members against whom something speaks.
-    pub without: BTreeMap<NodeId, Word>,
-    /// Members that could not do it just now: if that goes on, it speaks against them.
-    pub unwell: BTreeSet<NodeId>,
-    /// Holders that are to come in: they have what no member has.
-    pub with: Vec<NodeId>,
-    /// For the log.
-    pub why: &'static str,
-}
-
-/// What is awaited.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Blocked {
-    /// These may hold what was acknowledged and have not answered.
-    Holders(Vec<NodeId>),
-    /// All have answered and nobody has the fsynced bytes: an operator must decide.
-    NoCopy,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Source {
@@ -95,6 +31,8 @@ struct Source {
 #[derive(Clone, Debug)]
 pub struct Change {
     proposal: Proposal,
+    /// How the sessions of leaving members stood just after the proposal was logged.
+    stood: Option<BTreeMap<NodeId, Session>>,
     /// In which session each was asked to adopt.
     asked: BTreeMap<NodeId, u64>,
     adopted: BTreeMap<NodeId, Adopted>,
@@ -114,6 +52,7 @@ impl Change {
     pub fn new(proposal: Proposal) -> Change {
         Change {
             proposal,
+            stood: None,
             asked: BTreeMap::new(),
             adopted: BTreeMap::new(),
             source: None,
@@ -192,6 +131,9 @@ impl Change {
     pub fn step(&mut self, sessions: Sessions<'_>) -> Vec<Step> {
         if self.over {
             return Vec::new();
+        }
+        if self.stood.is_none() {
+            self.stood = Some(self.leaving().map(|n| (n, sessions(n))).collect());
         }
         let mut steps = self.ask(sessions);
         if let Some(last) = self.conclude(sessions, &mut steps) {
@@ -446,6 +388,43 @@ impl Change {
         }
     }
 
+    /// Active members that are not in the proposal.
+    fn leaving(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let p = &self.proposal;
+        p.active_members
+            .iter()
+            .copied()
+            .filter(|n| !p.members.contains(n))
+    }
+
+    /// A leaving member serves nothing of the version before: it has promised this one, or its session is over, or it
+    /// began after the proposal was logged. In the latter case it is compared with the proposal before it serves the chunk.
+    fn is_told(&self, node: NodeId, sessions: Sessions<'_>) -> bool {
+        let promised = |a: &Adopted| a.promised >= self.proposal.version;
+        let stood = self.stood.as_ref().and_then(|s| s.get(&node)).copied();
+        match sessions(node) {
+            _ if self.adopted.get(&node).is_some_and(promised) => true,
+            Session::Ended => true,
+            Session::Doubtful => false,
+            now @ Session::Connected(_) => stood.is_some_and(|stood| stood != now),
+        }
+    }
+
+    /// Leaving members that show signs of life but do not promise while everyone else is ready, with their sessions.
+    #[must_use]
+    pub fn held_up_by(&self, sessions: Sessions<'_>) -> Vec<(NodeId, u64)> {
+        let all_ready = self.proposal.members.iter().all(|m| self.ready.contains_key(m));
+        let silent = self
+            .leaving()
+            .filter(|n| all_ready && !self.is_told(*n, sessions));
+        silent
+            .filter_map(|node| match sessions(node) {
+                Session::Connected(session) => Some((node, session)),
+                Session::Doubtful | Session::Ended => None,
+            })
+            .collect()
+    }
+
     fn finish(&self, sessions: Sessions<'_>) -> Option<Step> {
         let p = &self.proposal;
         let ready: Vec<&Ready> = p.members.iter().filter_map(|m| self.ready.get(m)).collect();
@@ -462,12 +441,7 @@ impl Change {
                 ..Supersede::default()
             }));
         }
-        let told = |n: &NodeId| {
-            p.members.contains(n)
-                || self.adopted.get(n).is_some_and(|a| a.promised >= p.version)
-                || sessions(*n) == Session::Ended
-        };
-        if !p.active_members.iter().all(told) {
+        if !self.leaving().all(|n| self.is_told(n, sessions)) {
             return None;
         }
         let source = self.source.expect("members are ready behind a source");

@@ -1,9 +1,11 @@
 //! What one chunk needs (protocol, section 7): the most urgent thing, or nothing.
 //!
 //! In order: leave a frozen chunk alone; finish a proposal; bring a member that fell out of its version's stream to the
-//! next one; commit what a dead writer left; bring the chunk back to its goal; delete stale replicas.
+//! next one; commit what a dead writer left; bring the chunk back to its goal; let go who is to leave or stands in a bad
+//! place, after another one has a copy; let go who is too many; delete stale replicas.
 
 use super::Session;
+use super::domains::{Domains, Service};
 use super::order::Kind;
 use dfs_proto::{NodeId, Version};
 
@@ -73,6 +75,35 @@ pub struct Patience {
     pub settle_ms: u64,
 }
 
+/// How urgent a copy is; the lesser one is made first. What a client waits for is not among it: that is done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// One live member is left.
+    OneLeft,
+    /// Fewer live members than wanted.
+    Under {
+        /// Live members of a thousand wanted ones.
+        live_permille: usize,
+    },
+    /// A member is to leave.
+    Leaving,
+    /// Members share a host or a rack without need.
+    Misplaced,
+    /// One server is fuller than the others.
+    Uneven,
+}
+
+/// A copy, and who goes when it has joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// How urgent it is.
+    pub urgency: Urgency,
+    /// Where to; `None`: anywhere that placement finds.
+    pub to: Option<NodeId>,
+    /// The member in whose place the new one comes: never before the new one is there.
+    pub instead_of: Option<NodeId>,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -87,15 +118,15 @@ pub enum Need {
         /// For the log.
         why: &'static str,
     },
-    /// Copy it to this server and let it join; `None`: to any that placement finds.
-    Join(Option<NodeId>),
+    /// Copy it to another server and let that one join.
+    Copy(Move),
     /// Delete these replicas.
     Delete(Vec<NodeId>),
 }
 
 /// Judges one chunk that something refers to.
 #[must_use]
-pub fn judge(chunk: &Chunk, patience: &Patience) -> Need {
+pub fn judge(chunk: &Chunk, patience: &Patience, domains: &Domains) -> Need {
     if chunk.frozen {
         return Need::Nothing;
     }
@@ -120,11 +151,10 @@ pub fn judge(chunk: &Chunk, patience: &Patience) -> Need {
             why: "its writer is gone",
         };
     }
-    let need = under_goal(chunk, patience);
-    if need != Need::Nothing {
-        return need;
-    }
-    stale(chunk)
+    under_goal(chunk, patience, domains)
+        .or_else(|| displaced(chunk, domains))
+        .or_else(|| over_goal(chunk, domains))
+        .unwrap_or_else(|| stale(chunk))
 }
 
 fn promised_above(chunk: &Chunk) -> Option<(NodeId, Version)> {
@@ -162,30 +192,111 @@ fn fallen_out(chunk: &Chunk) -> Option<Need> {
     })
 }
 
-fn under_goal(chunk: &Chunk, patience: &Patience) -> Need {
+/// `None`: it is at its goal. `Some(Nothing)`: it is not, and someone or something is awaited.
+fn under_goal(chunk: &Chunk, patience: &Patience, domains: &Domains) -> Option<Need> {
     let waited_ms = patience.dead_ms.saturating_add(patience.repair_ms);
     let connected = chunk.members.iter().filter(|m| m.session.is_connected()).count();
     let alone = connected == 1 && chunk.goal > 1;
+    let is_maintained = |h: &Holder| domains.service(h.node) == Service::Maintenance && !alone;
     let hopeless = |m: &&Holder| {
-        m.session == Session::Ended && m.for_ms >= if alone { patience.dead_ms } else { waited_ms }
+        m.session == Session::Ended
+            && m.for_ms >= if alone { patience.dead_ms } else { waited_ms }
+            && !is_maintained(m)
     };
-    let counted = chunk.members.len() - chunk.members.iter().filter(hopeless).count();
-    if counted >= chunk.goal || (chunk.length == 0 && chunk.writing) {
-        return Need::Nothing;
+    let gone = chunk.members.iter().filter(hopeless).count();
+    let counted = chunk.members.len() - gone;
+    if counted >= chunk.goal {
+        return None;
     }
-    if chunk.writing && connected > 1 {
-        return Need::Nothing; // Its writer would be stopped for it, and most chunks are full soon.
+    let is_new = chunk.length == 0 && chunk.writing;
+    // A writer is stopped for a moment by the joiner: most chunks are full soon, so it is only done for who waits long.
+    let is_busy = chunk.writing && connected > 1 && gone == 0;
+    let settled_ms = if is_busy {
+        patience.repair_ms
+    } else {
+        patience.settle_ms
+    };
+    let copy = |to| {
+        Some(Need::Copy(Move {
+            urgency: if alone {
+                Urgency::OneLeft
+            } else {
+                Urgency::Under {
+                    live_permille: connected * 1_000 / chunk.goal,
+                }
+            },
+            to,
+            instead_of: None,
+        }))
+    };
+    let returned = |h: &&Holder| {
+        h.session.is_connected()
+            && h.compared
+            && h.for_ms >= settled_ms
+            && domains.service(h.node) == Service::In
+    };
+    match chunk.others.iter().find(returned) {
+        Some(base) if !is_new => return copy(Some(base.node)),
+        Some(_) | None => {}
     }
-    let returned = |h: &&Holder| h.session.is_connected() && h.compared && h.for_ms >= patience.settle_ms;
-    if let Some(base) = chunk.others.iter().find(returned) {
-        return Need::Join(Some(base.node));
+    let awaited = |h: &Holder| match h.session.is_connected() {
+        true => domains.service(h.node) == Service::In,
+        false => h.for_ms < waited_ms || is_maintained(h),
+    };
+    if is_new || is_busy || !alone && (chunk.someone_away || chunk.others.iter().any(awaited)) {
+        return Some(Need::Nothing);
     }
-    let may_return = |h: &&Holder| !h.session.is_connected() && h.for_ms < waited_ms;
-    let settling = |h: &&Holder| h.session.is_connected();
-    if !alone && (chunk.someone_away || chunk.others.iter().any(|h| may_return(&h) || settling(&h))) {
-        return Need::Nothing;
+    copy(None)
+}
+
+/// A member that is to leave, or that shares a host or a rack without need, makes room for another one.
+fn displaced(chunk: &Chunk, domains: &Domains) -> Option<Need> {
+    if !is_settled(chunk) || chunk.length == 0 && chunk.writing {
+        return None;
     }
-    Need::Join(None)
+    let instead = |urgency, node| {
+        Some(Need::Copy(Move {
+            urgency,
+            to: None,
+            instead_of: Some(node),
+        }))
+    };
+    let good = good_members(chunk);
+    if good.len() > chunk.goal {
+        return None; // Who is too many goes without a copy.
+    }
+    let drained = |m: &&NodeId| domains.service(**m) == Service::Draining;
+    if let Some(node) = good.iter().find(drained) {
+        return instead(Urgency::Leaving, *node);
+    }
+    if chunk.writing {
+        return None;
+    }
+    domains
+        .crowded(&good)
+        .and_then(|node| instead(Urgency::Misplaced, node))
+}
+
+/// Too many good members: some go, by rule.
+fn over_goal(chunk: &Chunk, domains: &Domains) -> Option<Need> {
+    let good = good_members(chunk);
+    if chunk.writing || !is_settled(chunk) || good.len() <= chunk.goal {
+        return None;
+    }
+    Some(Need::Reconfigure {
+        without: domains.surplus(&good, good.len() - chunk.goal),
+        why: "it is over its goal",
+    })
+}
+
+/// Every member is good, and there are as many as wanted.
+fn is_settled(chunk: &Chunk) -> bool {
+    chunk.members.len() >= chunk.goal && chunk.members.iter().all(|m| m.compared && is_good(chunk, m))
+}
+
+fn good_members(chunk: &Chunk) -> Vec<NodeId> {
+    let good = chunk.members.iter().filter(|m| is_good(chunk, m));
+    good.map(|m| m.node).collect()
 }
 
 /// Replicas that are no possible holders go when the goal is met by good members.
@@ -212,240 +323,4 @@ fn stale(chunk: &Chunk) -> Need {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATIENCE: Patience = Patience {
-        dead_ms: 30_000,
-        repair_ms: 60_000,
-        settle_ms: 1_000,
-    };
-
-    fn replica() -> Replica {
-        Replica {
-            promised: Version(2),
-            synced: Version(2),
-            length: 9,
-            kind: Kind::Intact,
-            restarted: false,
-        }
-    }
-
-    fn holder(node: u32) -> Holder {
-        Holder {
-            node: NodeId(node),
-            session: Session::Connected(1),
-            for_ms: 10_000,
-            compared: true,
-            replica: Some(replica()),
-        }
-    }
-
-    fn away(node: u32, for_ms: u64) -> Holder {
-        Holder {
-            session: Session::Ended,
-            for_ms,
-            compared: false,
-            ..holder(node)
-        }
-    }
-
-    fn chunk(members: Vec<Holder>, others: Vec<Holder>) -> Chunk {
-        Chunk {
-            goal: 3,
-            active: Version(2),
-            newest: Version(2),
-            length: 9,
-            frozen: false,
-            writing: false,
-            abandoned: false,
-            someone_away: false,
-            members,
-            others,
-        }
-    }
-
-    fn three() -> Vec<Holder> {
-        vec![holder(1), holder(2), holder(3)]
-    }
-
-    fn need(chunk: &Chunk) -> Need {
-        judge(chunk, &PATIENCE)
-    }
-
-    #[test]
-    fn a_good_chunk_needs_nothing() {
-        assert_eq!(need(&chunk(three(), vec![])), Need::Nothing);
-    }
-
-    #[test]
-    fn a_promise_above_the_newest_proposal_freezes() {
-        let above = Holder {
-            replica: Some(Replica {
-                promised: Version(5),
-                ..replica()
-            }),
-            ..holder(2)
-        };
-        assert_eq!(
-            need(&chunk(vec![holder(1), above], vec![])),
-            Need::Freeze(NodeId(2), Version(5))
-        );
-        let frozen = Chunk {
-            frozen: true,
-            ..chunk(vec![holder(1), above], vec![])
-        };
-        assert_eq!(need(&frozen), Need::Nothing);
-    }
-
-    #[test]
-    fn an_unfinished_proposal_is_superseded() {
-        let c = Chunk {
-            newest: Version(3),
-            ..chunk(three(), vec![])
-        };
-        assert!(matches!(need(&c), Need::Reconfigure { without, .. } if without.is_empty()));
-    }
-
-    #[test]
-    fn a_member_that_restarted_under_open_goes_through_the_next_version() {
-        let restarted = Holder {
-            replica: Some(Replica {
-                restarted: true,
-                ..replica()
-            }),
-            ..holder(2)
-        };
-        let c = chunk(vec![holder(1), restarted, holder(3)], vec![]);
-        assert!(matches!(need(&c), Need::Reconfigure { without, .. } if without.is_empty()));
-    }
-
-    #[test]
-    fn a_member_without_its_file_leaves() {
-        let empty = Holder {
-            replica: None,
-            ..holder(2)
-        };
-        let c = chunk(vec![holder(1), empty, holder(3)], vec![]);
-        assert!(matches!(need(&c), Need::Reconfigure { without, .. } if without == [NodeId(2)]));
-    }
-
-    #[test]
-    fn a_new_chunk_without_files_needs_nothing() {
-        let none = |n| Holder {
-            replica: None,
-            ..holder(n)
-        };
-        let c = Chunk {
-            active: Version(1),
-            newest: Version(1),
-            length: 0,
-            ..chunk(vec![none(1), none(2), none(3)], vec![])
-        };
-        assert_eq!(need(&c), Need::Nothing);
-    }
-
-    #[test]
-    fn a_restart_copies_nothing() {
-        assert_eq!(
-            need(&chunk(vec![holder(1), holder(2), away(3, 80_000)], vec![])),
-            Need::Nothing
-        );
-        assert_eq!(
-            need(&chunk(vec![holder(1), holder(2)], vec![away(3, 80_000)])),
-            Need::Nothing
-        );
-    }
-
-    #[test]
-    fn after_a_masters_restart_those_who_have_not_come_yet_are_awaited() {
-        let c = Chunk {
-            someone_away: true,
-            ..chunk(vec![holder(1), holder(2)], vec![])
-        };
-        assert_eq!(need(&c), Need::Nothing);
-        let one_left = Chunk {
-            someone_away: true,
-            ..chunk(vec![holder(1)], vec![])
-        };
-        assert_eq!(need(&one_left), Need::Join(None));
-    }
-
-    #[test]
-    fn a_server_that_never_returns_is_replaced() {
-        assert_eq!(
-            need(&chunk(vec![holder(1), holder(2), away(3, 90_000)], vec![])),
-            Need::Join(None)
-        );
-        assert_eq!(
-            need(&chunk(vec![holder(1), holder(2)], vec![away(3, 90_000)])),
-            Need::Join(None)
-        );
-    }
-
-    #[test]
-    fn one_member_left_is_repaired_as_soon_as_the_others_are_dead() {
-        assert_eq!(
-            need(&chunk(vec![holder(1), away(2, 30_000), away(3, 30_000)], vec![])),
-            Need::Join(None)
-        );
-        assert_eq!(
-            need(&chunk(vec![holder(1), away(2, 1_000), away(3, 1_000)], vec![])),
-            Need::Nothing
-        );
-        assert_eq!(
-            need(&chunk(vec![holder(1)], vec![away(3, 1_000)])),
-            Need::Join(None)
-        );
-    }
-
-    #[test]
-    fn a_removed_member_that_returned_joins_again() {
-        let c = chunk(vec![holder(1), holder(2)], vec![holder(3)]);
-        assert_eq!(need(&c), Need::Join(Some(NodeId(3))));
-        let c = chunk(
-            vec![holder(1), holder(2)],
-            vec![Holder {
-                for_ms: 10,
-                ..holder(3)
-            }],
-        );
-        assert_eq!(need(&c), Need::Nothing);
-    }
-
-    #[test]
-    fn a_writer_is_not_stopped_for_a_joiner() {
-        let c = Chunk {
-            writing: true,
-            ..chunk(vec![holder(1), holder(2)], vec![holder(3)])
-        };
-        assert_eq!(need(&c), Need::Nothing);
-    }
-
-    #[test]
-    fn a_dead_writers_bytes_are_committed() {
-        let c = Chunk {
-            abandoned: true,
-            ..chunk(three(), vec![])
-        };
-        assert!(matches!(need(&c), Need::Reconfigure { .. }));
-    }
-
-    #[test]
-    fn stale_replicas_go_only_when_the_goal_is_met_by_good_members() {
-        assert_eq!(
-            need(&chunk(three(), vec![holder(4)])),
-            Need::Delete(vec![NodeId(4)])
-        );
-        let away_member = chunk(vec![holder(1), holder(2), away(3, 5)], vec![holder(4)]);
-        assert_eq!(need(&away_member), Need::Nothing);
-    }
-
-    #[test]
-    fn without_a_connected_member_nothing_is_done() {
-        assert_eq!(
-            need(&chunk(vec![away(1, 1_000_000)], vec![holder(4)])),
-            Need::Nothing
-        );
-    }
-}
+mod tests;

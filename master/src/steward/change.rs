@@ -44,6 +44,8 @@ pub(super) struct Reason {
     pub(super) words: BTreeMap<NodeId, Word>,
     /// Who should come; it has been copied.
     pub(super) joiner: Option<NodeId>,
+    /// Who goes when the joiner is there, and stays if it does not come.
+    pub(super) instead_of: Option<NodeId>,
     /// Only if this is the active version still.
     pub(super) base: Option<Version>,
     /// For the log.
@@ -190,16 +192,23 @@ impl Steward {
             .then(|| self.spare(chunk, record))
             .flatten();
         let joiners: Vec<NodeId> = reason.joiner.into_iter().collect();
+        let now = self.desk.now();
+        let live = self.desk.live.lock();
+        let mut suspects = reason.words.clone();
+        if let (Some(joiner), Some(leaver)) = (reason.joiner, reason.instead_of)
+            && live.servers.session(joiner, now).is_connected()
+            && !suspects.contains_key(&joiner)
+        {
+            suspects.entry(leaver).or_insert(Word::Itself);
+        }
         let ask = Ask {
             active: &active,
             goal: usize::try_from(record.goal).unwrap_or(usize::MAX),
-            suspects: reason.words.clone(),
+            suspects,
             needed,
             joiners: &joiners,
             spare,
         };
-        let now = self.desk.now();
-        let live = self.desk.live.lock();
         let members = members::choose(&ask, &|n| live.servers.session(n, now)).ok()?;
         let based = members.iter().copied().filter(|n| !active.contains(n)).collect();
         Some((members, based))
@@ -207,13 +216,24 @@ impl Steward {
 
     /// A server that could join this chunk now.
     pub(super) fn spare(&self, chunk: ChunkHandle, record: &Chunk) -> Option<NodeId> {
+        self.target(chunk, record, None, BTreeSet::new())
+    }
+
+    /// A server that could join this chunk now, and is none of `avoid`; in the place of `instead_of`.
+    pub(super) fn target(
+        &self,
+        chunk: ChunkHandle,
+        record: &Chunk,
+        instead_of: Option<NodeId>,
+        mut avoid: BTreeSet<NodeId>,
+    ) -> Option<NodeId> {
         let now = self.desk.now();
         let mut live = self.desk.live.lock();
-        let mut avoid: BTreeSet<NodeId> = record.members().collect();
+        avoid.extend(record.members());
         avoid.extend(self.shunned(now));
         let present = live
             .servers
-            .places(record.members())
+            .places(record.members().filter(|n| Some(*n) != instead_of))
             .into_iter()
             .map(|m| (m.host, m.rack))
             .collect();
@@ -283,9 +303,26 @@ impl Steward {
                     }
                     if !blocked && self.desk.now() >= deadline {
                         change.deadline_passed();
+                        self.expel(chunk, &change);
                     }
                 }
             }
+        }
+    }
+
+    /// Ends the sessions of leaving members that hold up a version: they do not do what they are told, though they show
+    /// signs of life. In its next session a server is compared before it serves.
+    fn expel(&self, chunk: ChunkHandle, change: &Change) {
+        let now = self.desk.now();
+        let mut live = self.desk.live.lock();
+        let silent = change.held_up_by(&|node| live.servers.session(node, now));
+        for (node, session) in &silent {
+            tracing::warn!(%chunk, %node, version = %change.version(), "it does not promise: its session is ended");
+            live.servers.disconnect(*node, *session, false, now);
+        }
+        drop(live);
+        if !silent.is_empty() {
+            self.desk.live.notify();
         }
     }
 

@@ -2,7 +2,6 @@
 
 use super::{Steward, survey};
 use crate::plan::explain::{self, Account, Burden, Facts};
-use crate::plan::repair::Patience;
 use crate::state;
 use crate::store::records::Chunk;
 use dfs_proto::{ChunkHandle, InodeId, NodeId, Result};
@@ -49,15 +48,14 @@ impl Steward {
         let account = {
             let now = self.desk.now();
             let mut live = self.desk.live.lock();
-            let around = survey::Around::of(&live, timings.dead_after + timings.repair_after, now);
+            let around = survey::Around::of(&live, &self.desk, now);
             let mut view = survey::look(&mut live, (chunk, &record), timings.grant_lease, now);
             view.someone_away = around.someone_away;
-            let patience = Patience {
-                dead_ms: survey::milliseconds(timings.dead_after),
-                repair_ms: survey::milliseconds(timings.repair_after),
-                settle_ms: survey::milliseconds(timings.heartbeat_every),
+            let facts = Facts {
+                domains: around.domains,
+                ..facts
             };
-            explain::chunk(&view, &facts, &patience)
+            explain::chunk(&view, &facts, &survey::patience(timings))
         };
         let owner = record.owner().into_iter().collect();
         Ok(Some(ChunkAccount {
@@ -133,8 +131,9 @@ impl Steward {
                 .then(|| u64::try_from(since_ns / 1_000_000).unwrap_or(0)),
             changing: self.is_changing(chunk),
             blocked: self.changes.blocked(chunk),
-            joining: self.is_joining(chunk),
+            joining: self.copies.is_joining(chunk),
             spare,
+            ..Facts::default()
         }
     }
 

@@ -5,13 +5,17 @@
 
 use super::Steward;
 use super::change::Reason;
+use crate::desk::Desk;
 use crate::live::Tables;
 use crate::plan::Session;
+use crate::plan::domains::{Domains, Service, Standing};
 use crate::plan::members::Word;
 use crate::plan::order::{Kind, Order};
-use crate::plan::repair::{self, Holder, Need, Patience};
+use crate::plan::placement;
+use crate::plan::repair::{self, Holder, Move, Need, Patience};
 use crate::state;
 use crate::store::records::Chunk;
+use dfs_proto::limits::Timings;
 use dfs_proto::{ChunkHandle, NodeId, Result, Version};
 use dfs_stdx::clock::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +99,7 @@ async fn round(steward: &Arc<Steward>) -> Result<Counts> {
         ..Counts::default()
     };
     let mut after = ChunkHandle(0);
+    let mut copies: Vec<(ChunkHandle, Move)> = Vec::new();
     loop {
         let page = steward
             .desk
@@ -103,14 +108,20 @@ async fn round(steward: &Arc<Steward>) -> Result<Counts> {
         let Some((last, _)) = page.last() else { break };
         after = *last;
         let needs = judge_page(steward, &page, &mut counts);
+        let found = copies.len();
         for (chunk, need) in needs {
-            carry_out(steward, chunk, need).await;
+            match need {
+                Need::Copy(job) => copies.push((chunk, job)),
+                other => carry_out(steward, chunk, other).await,
+            }
         }
+        steward.copies.add(&copies[found..]);
         if page.len() < PAGE_CHUNKS {
             break;
         }
         tokio::task::yield_now().await;
     }
+    steward.copies.replace(&copies);
     Ok(counts)
 }
 
@@ -120,14 +131,10 @@ fn judge_page(
     counts: &mut Counts,
 ) -> Vec<(ChunkHandle, Need)> {
     let timings = &steward.desk.timings;
-    let patience = Patience {
-        dead_ms: milliseconds(timings.dead_after),
-        repair_ms: milliseconds(timings.repair_after),
-        settle_ms: milliseconds(timings.heartbeat_every),
-    };
+    let patience = patience(timings);
     let now = steward.desk.now();
     let mut live = steward.desk.live.lock();
-    let around = Around::of(&live, timings.dead_after + timings.repair_after, now);
+    let around = Around::of(&live, &steward.desk, now);
     let mut needs = Vec::new();
     for (chunk, record) in page {
         if record.references == 0 {
@@ -142,15 +149,24 @@ fn judge_page(
             ailing.range(of_chunk).count()
         };
         count(&live, &view, (bad_blocks, around.hosts), counts);
-        if steward.is_changing(*chunk) || steward.is_joining(*chunk) {
+        if steward.is_changing(*chunk) || steward.copies.is_joining(*chunk) {
             continue;
         }
-        let need = repair::judge(&view, &patience);
+        let need = repair::judge(&view, &patience, &around.domains);
         if need != Need::Nothing {
             needs.push((*chunk, need));
         }
     }
     needs
+}
+
+/// How long things may stay as they are.
+pub(super) fn patience(timings: &Timings) -> Patience {
+    Patience {
+        dead_ms: milliseconds(timings.dead_after),
+        repair_ms: milliseconds(timings.repair_after),
+        settle_ms: milliseconds(timings.heartbeat_every),
+    }
 }
 
 /// What is the same for every chunk of a page.
@@ -159,10 +175,13 @@ pub(super) struct Around {
     pub(super) someone_away: bool,
     /// Hosts that have a server.
     hosts: usize,
+    pub(super) domains: Domains,
 }
 
 impl Around {
-    pub(super) fn of(live: &Tables, waited: Duration, now: Instant) -> Around {
+    pub(super) fn of(live: &Tables, desk: &Desk, now: Instant) -> Around {
+        let waited = desk.timings.dead_after + desk.timings.repair_after;
+        let room = placement::room(desk.parameters.chunk_bytes);
         let servers = || live.servers.iter().filter(|(_, s)| !s.removed);
         let hosts: BTreeSet<&str> = servers().map(|(_, s)| s.place.host.as_str()).collect();
         let is_awaited = |node: NodeId| {
@@ -172,9 +191,26 @@ impl Around {
                 live.servers.standing_for(node, now) < waited
             }
         };
+        let candidates = live.servers.candidates(now);
+        let takers: BTreeSet<NodeId> = candidates
+            .iter()
+            .filter(|c| c.free_bytes >= room)
+            .map(|c| c.node)
+            .collect();
+        let domains = Domains::new(servers().map(|(node, s)| {
+            let standing = Standing {
+                host: &s.place.host,
+                rack: &s.place.rack,
+                service: s.service,
+                takes: takers.contains(&node),
+                free_bytes: s.space().1,
+            };
+            (node, standing)
+        }));
         Around {
-            someone_away: servers().any(|(node, _)| is_awaited(node)),
+            someone_away: servers().any(|(node, s)| s.service != Service::Maintenance && is_awaited(node)),
             hosts: hosts.len(),
+            domains,
         }
     }
 }
@@ -274,7 +310,7 @@ fn count(live: &Tables, chunk: &repair::Chunk, (bad_blocks, all_hosts): (usize, 
 
 async fn carry_out(steward: &Arc<Steward>, chunk: ChunkHandle, need: Need) {
     match need {
-        Need::Nothing => {}
+        Need::Nothing | Need::Copy(_) => {}
         Need::Freeze(node, promised) => {
             if let Err(error) = steward.freeze(chunk, node, promised).await {
                 tracing::error!(%chunk, %error, "a chunk could not be frozen");
@@ -303,7 +339,6 @@ async fn carry_out(steward: &Arc<Steward>, chunk: ChunkHandle, need: Need) {
                 drop(permit);
             });
         }
-        Need::Join(node) => steward.join(chunk, node),
         Need::Delete(nodes) => delete_stale(steward, chunk, nodes).await,
     }
 }

@@ -144,6 +144,7 @@ impl SimWorld {
                     data_dir: "/master".into(),
                     parameters,
                     checkpoint_every: 500,
+                    repair_after: None,
                     view: dfs_master::View::Memory,
                 };
                 let _master = Master::start(config, world).await?;
@@ -170,6 +171,7 @@ impl SimWorld {
                     rack: String::new(),
                     reserve_bytes: 0,
                     accept_new_disk: false,
+                    repair_bytes_a_second: None,
                     host,
                 };
                 let _server = Chunkserver::start(config, world).await?;

@@ -16,6 +16,7 @@ mod load;
 mod names;
 mod nodes;
 mod power;
+mod repair;
 mod rot;
 mod stale;
 

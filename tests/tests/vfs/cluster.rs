@@ -114,6 +114,7 @@ async fn start_master(folder: &TempDir, listen: &str) -> Master {
         },
         view: View::Memory,
         checkpoint_every: 10_000,
+        repair_after: None,
     };
     Master::start(config, World::real("master", 2)).await.unwrap()
 }

@@ -470,3 +470,37 @@ fn a_returning_holder_is_asked_again_in_its_new_session() {
         [Step::Send(A, Order::Adopt { .. })]
     ));
 }
+
+fn held_up() -> Change {
+    let mut change = answered(proposal(&[A, B, C], &[B, C]), &[(B, whole()), (C, whole())]);
+    change.step(&all);
+    change.answered(B, ready());
+    change.answered(C, ready());
+    change
+}
+
+#[test]
+fn a_leaving_member_that_lives_but_never_promises_is_named() {
+    let mut change = held_up();
+    assert_eq!(change.step(&all), []);
+    assert_eq!(change.held_up_by(&all), [(A, 1)]);
+    let gone = |n| if n == A { Session::Doubtful } else { all(n) };
+    assert_eq!(change.held_up_by(&gone), [], "nothing can be ended there");
+    change.answered(A, Answer::Adopted(whole()));
+    assert_eq!(change.held_up_by(&all), []);
+}
+
+#[test]
+fn a_session_that_began_after_the_proposal_does_not_hold_it_up() {
+    let mut change = held_up();
+    let again = |n| if n == A { Session::Connected(77) } else { all(n) };
+    let steps = change.step(&again);
+    assert!(matches!(steps.last(), Some(Step::Activate { .. })), "{steps:?}");
+}
+
+#[test]
+fn nobody_holds_it_up_before_the_members_are_ready() {
+    let mut change = answered(proposal(&[A, B, C], &[B, C]), &[(B, whole()), (C, whole())]);
+    change.step(&all);
+    assert_eq!(change.held_up_by(&all), []);
+}
