@@ -27,6 +27,7 @@ mod node;
 mod nodes;
 mod put;
 mod rm;
+mod setrep;
 mod stat;
 mod status;
 mod tail;
@@ -194,6 +195,8 @@ commands! {
     Chmod => chmod, "chmod", small;
     /// Change owner and group
     Chown => chown, "chown", small;
+    /// Set how many replicas files have
+    Setrep => setrep, "setrep", small;
     /// Show how much room trees take
     Du => du, "du", small;
     /// Add local files to the end of a file

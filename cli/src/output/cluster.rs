@@ -273,6 +273,25 @@ impl Report for Capacity {
     }
 }
 
+/// What `setrep` did.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Replication {
+    /// Replicas of each chunk from now on.
+    pub(crate) replication: u32,
+    /// Files that were set.
+    pub(crate) files: u64,
+    /// Directories that were set.
+    pub(crate) directories: u64,
+    /// How long it took, with the wait.
+    pub(crate) seconds: f64,
+}
+
+impl Report for Replication {
+    fn human(&self, _: &mut dyn Write) -> io::Result<()> {
+        Ok(()) // Silent, as chmod is.
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ mod mount;
 mod top;
 
 pub(crate) use chunk::{ChunkRow, Chunks, Fsck, FsckSummary, MemberRow};
-pub(crate) use cluster::{Capacity, Nodes, Status, trouble};
+pub(crate) use cluster::{Capacity, Nodes, Replication, Status, trouble};
 pub(crate) use entry::{Entry, Listing, Look, Section, Stats};
 pub(crate) use explain::{ChunkWords, Explained, NodeWords};
 pub(crate) use top::{Meter, Top};

@@ -15,6 +15,7 @@ mod context;
 mod effects;
 mod entries;
 mod files;
+mod goals;
 mod locks;
 mod lookup;
 mod make;
@@ -34,6 +35,7 @@ pub use check::check;
 pub use clients::{client, client_by_nonce, clients, stored_outcome};
 pub use cluster::signing_keys;
 pub use effects::{Effect, effects};
+pub use goals::chunk;
 pub use locks::{Owner, lock_conflict, locked_inodes, would_deadlock};
 pub use lookup::{
     ENTRIES_MAX, Entry, Page, PageRequest, Resolved, SYMLINKS_MAX, get_attributes, lookup, read_directory,
@@ -46,7 +48,7 @@ pub use servers::{server_by_disk, server_by_identity, servers};
 pub use slots::{
     EXTENTS_MAX, Located, Location, chunks_after, locate, proposals_after, unreferenced_before, writable_slot,
 };
-pub use tables::{chunk, cluster, counters, inode, parameters, server};
+pub use tables::{cluster, counters, inode, parameters, server};
 pub use xattrs::{get_xattr, list_xattr};
 
 #[cfg(test)]

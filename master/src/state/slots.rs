@@ -4,7 +4,7 @@ use dfs_proto::limits::FILE_BYTES_MAX;
 use dfs_proto::{ChunkHandle, Code, Error, InodeId, Result};
 
 use super::access::{self, Access};
-use super::tables;
+use super::{goals, tables};
 use crate::command::{Caller, Slot};
 use crate::store::records::{Chunk, Extent};
 use crate::store::{Read, keys};
@@ -57,7 +57,7 @@ pub fn locate(
             offset,
             span: extent.span,
             handle: extent.handle(),
-            chunk: tables::known_chunk(read, extent.handle()),
+            chunk: goals::with_goal(read, tables::known_chunk(read, extent.handle())),
         })
         .collect();
     Ok(Location {
@@ -142,13 +142,14 @@ fn holds(key: &[u8], value: &[u8], offset: u64) -> bool {
 /// Chunks in order of their handles, behind `after`, at most `max`: the steward's way through all of them.
 #[must_use]
 pub fn chunks_after(read: &dyn Read, after: ChunkHandle, max: usize) -> Vec<(ChunkHandle, Chunk)> {
-    read.scan(
-        &keys::chunk(ChunkHandle(after.0.saturating_add(1))),
-        &[keys::CHUNK + 1],
-    )
-    .take(max)
-    .map(|(key, value)| (ChunkHandle(keys::last_number(&key)), tables::decode(&value)))
-    .collect()
+    let from = keys::chunk(ChunkHandle(after.0.saturating_add(1)));
+    let mut chunks: Vec<_> = read
+        .scan(&from, &[keys::CHUNK + 1])
+        .take(max)
+        .map(|(key, value)| (ChunkHandle(keys::last_number(&key)), tables::decode(&value)))
+        .collect();
+    goals::with_goals(read, &mut chunks);
+    chunks
 }
 
 /// Chunks with an unfinished proposal, behind `after`, at most `max`.

@@ -104,7 +104,7 @@ pub(super) fn extent(read: &dyn Read, inode: InodeId, offset: u64) -> Option<Ext
 
 /// The record of a chunk.
 #[must_use]
-pub fn chunk(read: &dyn Read, handle: ChunkHandle) -> Option<Chunk> {
+pub(super) fn chunk(read: &dyn Read, handle: ChunkHandle) -> Option<Chunk> {
     load(read, &keys::chunk(handle))
 }
 

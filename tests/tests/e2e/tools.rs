@@ -134,3 +134,32 @@ async fn files_grow_shrink_and_are_summed() {
         "a hole"
     );
 }
+
+#[tokio::test]
+async fn setrep_changes_how_many_replicas_there_are_now_and_later() {
+    let cluster = cluster(3);
+    let folder = tempfile::tempdir().unwrap();
+    let local = folder.path().join("in");
+    std::fs::write(&local, content(600_000, 5)).unwrap();
+    cluster.json(&["mkdir", "/d"]);
+    cluster.json(&["put", text(&local), "/d/old"]);
+    let members = |path: &str| -> Vec<usize> {
+        let said = cluster.json(&["chunks", path]);
+        let chunks = said["chunks"].as_array().unwrap().iter();
+        chunks.map(|c| c["members"].as_array().unwrap().len()).collect()
+    };
+    for goal in ["1", "2", "3"] {
+        let said = cluster.json(&["setrep", "-w", "-t", "60", goal, "/d"]);
+        assert_eq!(
+            (said["files"].as_u64(), said["directories"].as_u64()),
+            (Some(1), Some(1))
+        );
+        assert_eq!(members("/d/old"), [goal.parse().unwrap(); 3]);
+    }
+    cluster.json(&["setrep", "2", "/d"]);
+    cluster.json(&["put", text(&local), "/d/new"]);
+    assert_eq!(members("/d/new"), [2; 3], "inherited");
+    let back = folder.path().join("back");
+    cluster.json(&["get", "/d/old", text(&back)]);
+    assert!(std::fs::read(&local).unwrap() == std::fs::read(&back).unwrap());
+}

@@ -1,6 +1,7 @@
 //! The state under test: a store in memory that takes commands one by one and checks itself after each.
 
 mod effects;
+mod goals;
 mod history;
 mod refusals;
 mod script;
