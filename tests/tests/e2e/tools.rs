@@ -1,7 +1,7 @@
 //! The smaller tools, as their GNU namesakes would do it.
 
 use crate::{cluster, text};
-use dfs_tests::process::Cluster;
+use dfs_tests::process::{Cluster, content};
 use std::io::Write as _;
 use std::process::Stdio;
 
