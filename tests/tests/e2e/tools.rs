@@ -154,7 +154,7 @@ async fn setrep_changes_how_many_replicas_there_are_now_and_later() {
             (said["files"].as_u64(), said["directories"].as_u64()),
             (Some(1), Some(1))
         );
-        assert_eq!(members("/d/old"), [goal.parse().unwrap(); 3]);
+        assert_eq!(members("/d/old"), [goal.parse::<usize>().unwrap(); 3]);
     }
     cluster.json(&["setrep", "2", "/d"]);
     cluster.json(&["put", text(&local), "/d/new"]);
