@@ -2,8 +2,8 @@
 //!
 //! The same facts and the same judgment as [`super::repair`]: an explanation of its own would be another truth.
 
-use super::order::Kind;
 use super::domains::Domains;
+use super::order::Kind;
 use super::repair::{self, Chunk, Holder, Move, Need, Patience};
 use dfs_proto::{NodeId, Version};
 use std::collections::BTreeSet;
