@@ -111,7 +111,7 @@ impl Steward {
     pub fn queues(&self) -> Queues {
         Queues {
             changes: self.changes.count(),
-            joining: self.joining.lock().expect("no panic while held").len(),
+            joining: self.copies.under_way(),
             ailing: self.ailing.lock().expect("no panic while held").len(),
         }
     }

@@ -115,7 +115,7 @@ fn has_goal(chunk: &ChunkState, goal: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dfs_client::{ChunkHandle, KnownReplica, Member, NodeId, Version};
+    use dfs_client::{KnownReplica, Member, NodeId, Version};
 
     fn chunk(nodes: &[u32]) -> ChunkState {
         let member = |n: &u32| Member {
@@ -130,19 +130,11 @@ mod tests {
             stale: false,
             broken: false,
         };
-        ChunkState {
-            offset: 0,
-            span_bytes: 10,
-            chunk: ChunkHandle(1),
-            version: Version(1),
-            goal: 2,
-            length: 10,
-            writing: false,
-            changing: false,
-            members: nodes.iter().map(member).collect(),
-            replicas: nodes.iter().map(replica).collect(),
-            token: Default::default(),
-        }
+        let mut chunk = ChunkState::default();
+        chunk.length = 10;
+        chunk.members = nodes.iter().map(member).collect();
+        chunk.replicas = nodes.iter().map(replica).collect();
+        chunk
     }
 
     #[test]
@@ -152,10 +144,8 @@ mod tests {
         let mut away = chunk(&[1, 2]);
         away.replicas[0].connected = false;
         assert!(!has_goal(&away, 2));
-        let changing = ChunkState {
-            changing: true,
-            ..chunk(&[1, 2])
-        };
+        let mut changing = chunk(&[1, 2]);
+        changing.changing = true;
         assert!(!has_goal(&changing, 2));
     }
 }

@@ -69,6 +69,11 @@ impl Copies {
         self.wake.notify_one();
     }
 
+    /// Copies under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.table().joining.len()
+    }
+
     /// True while the chunk is being copied.
     pub(super) fn is_joining(&self, chunk: ChunkHandle) -> bool {
         self.table().joining.contains(&chunk)
