@@ -50,6 +50,8 @@ pub enum Error {
 pub struct Settings {
     /// "host:port" of the masters, separated by commas.
     pub masters: String,
+    /// What the kernel names as the mount's source: as it was typed, so that mount(8) and findmnt(8) know it again.
+    pub source: String,
     /// Where: absolute, without symlinks ([`mounts::absolute`]).
     pub mountpoint: PathBuf,
     /// How.
@@ -90,7 +92,7 @@ impl Mounted {
             shown: Shown::of(options),
             dotstats: DotStats::default(),
         };
-        let source = format!("dfs#{}", settings.masters);
+        let source = settings.source.clone();
         let (mountpoint, asked) = (settings.mountpoint.clone(), options.clone());
         let session = pool
             .run(move || device::mount(edge, &source, &mountpoint, &asked))

@@ -19,7 +19,7 @@ pub struct Mount {
     pub mountpoint: PathBuf,
     /// File system type.
     pub kind: String,
-    /// What: for ours `dfs#host:port`.
+    /// What, as it was typed: for ours `host:port` or `dfs#host:port`.
     pub source: String,
 }
 

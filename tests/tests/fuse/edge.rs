@@ -187,10 +187,16 @@ fn options_change_what_is_seen_and_what_may_be_done() {
         let log = format!("ro,noatime,log={}", stage.log().display());
         let source = format!("dfs#{}", stage.master()?);
         Tool::new(60, helper.to_str().context("UTF-8")?)
-            .arg(source)
+            .arg(&source)
             .arg(&stage.at)
             .args(["-s", "-o", &log])
             .ok()?;
+        // `mount -a` looks for the source as fstab has it.
+        let known = fs::read_to_string("/proc/self/mounts")?;
+        ensure!(
+            known.contains(&format!("{} ", source.replace('#', "\\043"))),
+            "{known}"
+        );
         let refused = fs::write(&file, b"y")
             .err()
             .and_then(|error| error.raw_os_error());

@@ -26,7 +26,7 @@ pub(super) async fn start(wanted: &Wanted, context: &Context) -> Result<Exit> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("mount")
-        .arg(&wanted.settings.masters)
+        .arg(&wanted.settings.source)
         .arg(mountpoint)
         .args(["--foreground", "--report"]);
     for list in &wanted.typed {

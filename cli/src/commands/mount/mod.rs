@@ -165,9 +165,20 @@ async fn connect(masters: &str) -> Result<Client> {
 fn wanted(args: Args, context: &Context) -> Result<Wanted> {
     let mut operands = args.operands.into_iter();
     let (first, second) = (operands.next(), operands.next());
-    let (masters, mountpoint) = match (first, second) {
-        (Some(masters), Some(mountpoint)) => (source(&masters)?, mountpoint),
-        (first, _) => (context.masters(), first.expect("at least one is required")),
+    let (masters, source, mountpoint) = match (first, second) {
+        (Some(typed), Some(mountpoint)) => {
+            // An address is ASCII, however it is written.
+            (
+                addresses(&typed)?,
+                typed.to_string_lossy().into_owned(),
+                mountpoint,
+            )
+        }
+        (first, _) => {
+            let masters = context.masters();
+            let mountpoint = first.expect("at least one is required");
+            (masters.clone(), masters, mountpoint)
+        }
     };
     let mut options = dfs_fuse::Options::default();
     for list in &args.options {
@@ -188,6 +199,7 @@ fn wanted(args: Args, context: &Context) -> Result<Wanted> {
         typed: args.options,
         settings: dfs_fuse::Settings {
             masters,
+            source,
             mountpoint: absolute,
             options,
         },
@@ -195,7 +207,7 @@ fn wanted(args: Args, context: &Context) -> Result<Wanted> {
 }
 
 /// "host:port[,host:port]", also as fstab may have it: `dfs#host:port`, `dfs://host:port/`.
-fn source(typed: &OsString) -> Result<String> {
+fn addresses(typed: &OsString) -> Result<String> {
     let text = typed.to_string_lossy();
     let bare = text
         .strip_prefix("dfs#")
@@ -260,9 +272,9 @@ mod tests {
     #[test]
     fn a_source_is_written_in_three_ways() {
         for typed in ["10.0.0.1:7700", "dfs#10.0.0.1:7700", "dfs://10.0.0.1:7700/"] {
-            assert_eq!(source(&typed.into()).unwrap(), "10.0.0.1:7700");
+            assert_eq!(addresses(&typed.into()).unwrap(), "10.0.0.1:7700");
         }
-        assert_eq!(source(&"a:1,b:2".into()).unwrap(), "a:1,b:2");
-        assert!(source(&"/mnt".into()).is_err());
+        assert_eq!(addresses(&"a:1,b:2".into()).unwrap(), "a:1,b:2");
+        assert!(addresses(&"/mnt".into()).is_err());
     }
 }
