@@ -86,6 +86,8 @@ struct Cell {
     straddled: u32,
     /// Attempted, and never answered.
     doubtful: BTreeSet<u32>,
+    /// Written, and not synced, through a handle that is gone: a sync is about what its own handle wrote.
+    orphaned: bool,
     /// Never durable, lost in a power cut, and left behind as a hole in a file that goes on.
     hole: bool,
 }
@@ -101,6 +103,7 @@ impl Cell {
     fn settle(&mut self, generation: u32, after: After) {
         let survived = generation != self.straddled && !self.doubtful.contains(&generation);
         self.acknowledged = generation;
+        self.straddled = 0;
         self.doubtful.clear();
         if let After::Everything(_) = after {
             if survived {
@@ -108,6 +111,7 @@ impl Cell {
             }
             self.since = BTreeSet::from([generation]);
         }
+        self.orphaned = self.durable != generation;
     }
 
     fn allows(&self, generation: u32, after: After) -> bool {
@@ -175,6 +179,7 @@ impl Cells {
             cell.acknowledged = generation;
             cell.acknowledged_after = began;
             cell.doubtful.remove(&generation);
+            cell.orphaned = false;
             if began < ended {
                 cell.straddled = generation;
             }
@@ -183,9 +188,17 @@ impl Cells {
 
     /// Notes that an fsync was acknowledged which began after all that is acknowledged.
     pub fn synced(&mut self) {
-        for cell in &mut self.cells {
+        for cell in self.cells.iter_mut().filter(|cell| !cell.orphaned) {
             cell.durable = cell.acknowledged;
             cell.since = cell.doubtful.clone();
+        }
+    }
+
+    /// Notes that the handle through which all was written is gone: what it has not synced no other handle's sync is
+    /// about (docs/semantics.md).
+    pub fn handle_gone(&mut self) {
+        for cell in &mut self.cells {
+            cell.orphaned |= cell.durable != cell.acknowledged;
         }
     }
 
@@ -423,6 +436,55 @@ mod tests {
         cells
             .settle(&content(7, &[1, 1, 2, 1]), &BTreeSet::new(), After::Everything(2))
             .unwrap();
+    }
+
+    #[test]
+    fn a_sync_is_about_what_its_own_handle_wrote() {
+        let mut cells = written();
+        cells.handle_gone();
+        cells.synced();
+        for fine in [[1, 2, 2, 1], [1, 1, 1, 1]] {
+            cells
+                .clone()
+                .settle(&content(7, &fine), &BTreeSet::new(), After::Everything(1))
+                .unwrap();
+        }
+        let (_, generation) = cells.attempt(1..2);
+        cells.acknowledged(1..2, generation, 0, 0);
+        cells.synced();
+        assert!(
+            cells
+                .clone()
+                .settle(&content(7, &[1, 2, 2, 1]), &BTreeSet::new(), After::Everything(1))
+                .is_err(),
+            "written again, and synced by who wrote it"
+        );
+        cells
+            .settle(&content(7, &[1, 3, 1, 1]), &BTreeSet::new(), After::Everything(1))
+            .unwrap();
+    }
+
+    #[test]
+    fn what_came_after_a_cut_is_not_made_durable_by_a_later_handle() {
+        let mut cells = written();
+        let (_, generation) = cells.attempt(1..2);
+        cells.acknowledged(1..2, generation, 0, 1);
+        cells
+            .settle(&content(7, &[1, 3, 2, 1]), &BTreeSet::new(), After::Everything(1))
+            .unwrap();
+        cells.synced();
+        for fine in [[1, 3, 2, 1], [1, 1, 2, 1]] {
+            cells
+                .clone()
+                .settle(&content(7, &fine), &BTreeSet::new(), After::Everything(2))
+                .unwrap();
+        }
+        assert!(
+            cells
+                .settle(&content(7, &[1, 3, 1, 1]), &BTreeSet::new(), After::Everything(2))
+                .is_err(),
+            "what survived the cut is durable"
+        );
     }
 
     #[test]

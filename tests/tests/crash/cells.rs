@@ -93,6 +93,7 @@ impl CellWorker {
             // After a power cut of everything its error is the writer's notice; the manifest knows already.
             let _ = file.close().await;
         }
+        self.cells.handle_gone();
     }
 
     async fn write(&mut self, file: &Handle, pulse: &Pulse) -> dfs_client::Result<()> {
@@ -197,7 +198,10 @@ impl Worker for CellWorker {
         match ended {
             Ok(()) => self.file = Some(file),
             // The answer is missing for good: what happens next begins with a new handle.
-            Err(error) => println!("{}: {error}", self.path),
+            Err(error) => {
+                println!("{}: {error}", self.path);
+                self.cells.handle_gone();
+            }
         }
         Ok(())
     }
