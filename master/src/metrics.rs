@@ -50,6 +50,7 @@ calls! {
     Release "release",
     Lock "lock",
     PunchHole "punch_hole",
+    NextChunk "next_chunk",
     Lookup "lookup",
     GetAttributes "get_attributes",
     ReadDirectory "read_directory",

@@ -21,6 +21,7 @@ pub(super) fn of_change(change: Option<&Change>) -> Call {
         Some(Change::Release(_)) => Call::Release,
         Some(Change::Lock(_)) => Call::Lock,
         Some(Change::PunchHole(_)) => Call::PunchHole,
+        Some(Change::NextChunk(_)) => Call::NextChunk,
         _ => Call::Other,
     }
 }
