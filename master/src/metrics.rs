@@ -227,6 +227,8 @@ impl Metrics {
         page.gauge("unsettled_keys", help, ground.unsettled());
         let help = "Chunks whose next configuration is being brought about.";
         page.gauge("changing_chunks", help, queues.changes);
+        let help = "Chunks that wait for a new member.";
+        page.gauge("waiting_copies", help, queues.copies);
         let help = "Chunks that get a new member.";
         page.gauge("joining_chunks", help, queues.joining);
         let help = "Replicas with a bad block that are not healed yet.";

@@ -42,6 +42,8 @@ pub struct Queues {
     pub changes: usize,
     /// Chunks that get a new member.
     pub joining: usize,
+    /// Chunks that wait for a new member.
+    pub copies: usize,
     /// Replicas with a bad block.
     pub ailing: usize,
 }
@@ -112,6 +114,7 @@ impl Steward {
         Queues {
             changes: self.changes.count(),
             joining: self.copies.under_way(),
+            copies: self.copies.waiting(),
             ailing: self.ailing.lock().expect("no panic while held").len(),
         }
     }

@@ -168,8 +168,8 @@ impl Report for Top {
         let q = &self.queues;
         writeln!(
             out,
-            "repair   {} changing, {} joining, {} with one copy left, {} orders waiting",
-            q.changes, q.joining, q.one_copy, q.orders
+            "repair   {} waiting, {} being copied, {} changing, {} with one copy left, {} orders waiting",
+            q.copies, q.joining, q.changes, q.one_copy, q.orders
         )?;
         writeln!(
             out,
@@ -241,7 +241,7 @@ mod tests {
         let mut text = Vec::new();
         top.human(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
-        assert!(text.contains("repair   0 changing"), "{text}");
+        assert!(text.contains("repair   0 waiting"), "{text}");
         let last: Vec<&str> = text.lines().rev().take(2).collect();
         assert!(last[0].starts_with(" all"), "{text}");
         assert_eq!(last[0].len() + " ORDERS".len(), last[1].len(), "{text}");

@@ -143,6 +143,7 @@ pub(crate) fn queues(q: pb::Queues) -> Queues {
         proposals: q.proposals,
         changes: q.changes,
         joining: q.joining,
+        copies: q.copies,
         orders: q.orders,
         sessions: q.sessions,
         mounts: q.mounts,

@@ -22,6 +22,8 @@ pub struct Queues {
     pub changes: u64,
     /// Chunks that get a new member.
     pub joining: u64,
+    /// Chunks that wait for one.
+    pub copies: u64,
     /// Orders to chunkservers without an answer yet.
     pub orders: u64,
     /// Client sessions.

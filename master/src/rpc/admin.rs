@@ -210,6 +210,7 @@ fn queues(desk: &Desk, live: &Tables, (steward, one_copy): (Queues, u64)) -> pb:
         proposals: desk.ground.waiting() as u64,
         changes: steward.changes as u64,
         joining: steward.joining as u64,
+        copies: steward.copies as u64,
         orders: desk.orders_waiting() as u64,
         sessions: live.clients.count() as u64,
         mounts: desk.live.watch.mounts() as u64,

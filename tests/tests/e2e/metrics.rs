@@ -136,7 +136,7 @@ fn top_says_once_into_a_pipe_what_goes_on() {
     let text = String::from_utf8(cluster.ok(&["top", "--interval=0.3"])).unwrap();
     for word in [
         " healthy",
-        "repair   0 changing",
+        "repair   0 waiting",
         "clients  ",
         "NODE ADDRESS",
         " all ",
