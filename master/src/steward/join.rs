@@ -69,11 +69,6 @@ impl Copies {
         self.wake.notify_one();
     }
 
-    /// Copies that have not begun.
-    pub(super) fn waiting(&self) -> usize {
-        self.table().waiting.len()
-    }
-
     /// Copies under way.
     pub(super) fn under_way(&self) -> usize {
         self.table().joining.len()
@@ -112,24 +107,28 @@ pub(super) async fn rounds(steward: Arc<Steward>) {
 
 /// The most urgent copy that can begin now.
 async fn next(steward: &Arc<Steward>) -> Option<Begun> {
-    let waiting: Vec<(ChunkHandle, Move)> = {
+    // The table is never held while the soft facts are asked: the survey asks the other way round. Only this task begins
+    // copies, so the lanes do not fill up meanwhile.
+    let (waiting, lanes): (Vec<(ChunkHandle, Move)>, Lanes) = {
         let table = steward.copies.table();
         let jobs = table.waiting.iter().take(LOOKED_AT_MAX);
-        jobs.map(|((_, chunk), job)| (*chunk, *job)).collect()
+        (
+            jobs.map(|((_, chunk), job)| (*chunk, *job)).collect(),
+            table.lanes.clone(),
+        )
     };
     for (chunk, job) in waiting {
         let Ok(record) = steward.desk.chunk(chunk).await else {
             return None;
         };
-        let still = record.filter(|r| steward.is_wanted(r, &job));
+        let Some(record) = record.filter(|r| steward.is_wanted(r, &job)) else {
+            steward.copies.table().waiting.remove(&(job.urgency, chunk));
+            continue;
+        };
+        let Some((from, to)) = steward.lane(chunk, &record, &job, &lanes) else {
+            continue;
+        };
         let mut table = steward.copies.table();
-        let Some(record) = still else {
-            table.waiting.remove(&(job.urgency, chunk));
-            continue;
-        };
-        let Some((from, to)) = steward.lane(chunk, &record, &job, &table.lanes) else {
-            continue;
-        };
         table.waiting.remove(&(job.urgency, chunk));
         if table.joining.insert(chunk) {
             table.lanes.begin(from[0], to);
