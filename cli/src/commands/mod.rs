@@ -152,11 +152,11 @@ commands! {
     /// Start a whole cluster on this machine
     Up => up, "up", small;
     /// Run a master
-    Master => master, "master", node;
+    Master => master, "master", large;
     /// Run a chunkserver
-    Chunkserver => chunkserver, "chunkserver", node;
+    Chunkserver => chunkserver, "chunkserver", large;
     /// Mount the file system
-    Mount => mount, "mount", node;
+    Mount => mount, "mount", large;
     /// Unmount it
     Umount => umount, "umount", small;
     /// Show what a mount has done and how long it took
@@ -237,16 +237,6 @@ fn small() -> io::Result<tokio::runtime::Runtime> {
 /// For commands that move bytes: a thread for each processor.
 fn large() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
-}
-
-/// For what others wait for: a thread for every second processor. The other ones have enough to do with who asks and with
-/// the disks, and every thread less is one less to be woken on the way of a small request.
-fn node() -> io::Result<tokio::runtime::Runtime> {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((processors / 2).max(1))
-        .enable_all()
-        .build()
 }
 
 /// Permission bits that this process takes from what it makes.

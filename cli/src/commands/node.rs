@@ -8,7 +8,7 @@ use dfs_proto::net::Tcp;
 use dfs_proto::{Code, scrape};
 use dfs_stdx::metrics::Source;
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
 };
 use std::io;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ fn raise_open_files() -> Result<()> {
     Ok(())
 }
 
-/// Begins a session, and asks the kernel to end this process with its parent, if that is what the parent wants. A mount that is killed would
+/// Asks the kernel to end this process with its parent, if that is what the parent wants. A mount that is killed would
 /// stay behind and hang whoever looks at it, so it is asked to stop.
 fn die_with_parent(role: &str) -> Result<()> {
     let Some(parent) = std::env::var(PARENT_VARIABLE).ok() else {
@@ -62,8 +62,6 @@ fn die_with_parent(role: &str) -> Result<()> {
         _ => Signal::KILL,
     };
     set_parent_process_death_signal(Some(signal)).map_err(io::Error::from)?;
-    // It leads no process group, so it may.
-    setsid().map_err(io::Error::from)?;
     // It may have died before the kernel knew.
     if getppid().map(|pid: Pid| pid.as_raw_nonzero().to_string()) == Some(parent) {
         return Ok(());

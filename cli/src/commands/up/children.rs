@@ -1,7 +1,8 @@
 //! The nodes of `dfs up` as child processes: started, watched, stopped.
 //!
-//! Each begins a session of its own, so that Ctrl-C reaches `dfs up` alone and the order of stopping is ours (and because
-//! the scheduler may share processors between sessions: a cluster is not one program); and each asks the kernel to die with `dfs up`, however that ends.
+//! Each is in a process group of its own, so that Ctrl-C reaches `dfs up` alone and the order of stopping is ours. They stay
+//! in one session: where the scheduler shares processors between sessions, a request would have to win its turn anew at each
+//! of them. And each asks the kernel to die with `dfs up`, however that ends.
 
 use super::Stop;
 use super::folder::{Folder, quoted};
@@ -167,6 +168,7 @@ impl Children {
             .stdin(Stdio::null())
             .stdout(log.try_clone().about(subject)?)
             .stderr(log)
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .about(program)?;
