@@ -49,12 +49,17 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             buffer_bytes: 64 << 20,
             timeout: Duration::from_secs(3_600),
-            threads: 4,
+            threads: processors().clamp(2, 8),
             flags: Vec::new(),
             log: None,
             metrics: None,
         }
     }
+}
+
+/// Processors this process may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// A flag of mount(2) that is the kernel's to keep.
