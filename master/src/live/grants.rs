@@ -151,6 +151,14 @@ impl Grants {
         self.abandoned.contains(&chunk) && !self.is_writing(chunk)
     }
 
+    /// True if the replicas may hold acknowledged bytes behind the `committed` ones of this version: somebody writes, has
+    /// gone without a word, or a replica reports more. Nothing behind such a length is a hole.
+    #[must_use]
+    pub fn may_have_more(&self, chunk: ChunkHandle, version: Version, committed: u64) -> bool {
+        let more = |open: Open| open.version == version && open.length > committed;
+        self.is_writing(chunk) || self.abandoned.contains(&chunk) || self.open(chunk).is_some_and(more)
+    }
+
     /// Chunks whose writers went away.
     #[must_use]
     pub fn abandoned(&self) -> Vec<ChunkHandle> {
@@ -267,5 +275,25 @@ mod tests {
         g.give(X, ANN, t);
         g.release(X, ANN);
         assert!(!g.is_writing(X));
+    }
+
+    #[test]
+    fn behind_the_length_of_an_abandoned_chunk_is_no_hole_until_it_is_settled() {
+        let (mut g, t) = (Grants::new(LEASE), Instant::now());
+        assert!(!g.may_have_more(X, Version(1), 0));
+        g.give(X, ANN, t);
+        assert!(g.may_have_more(X, Version(1), 0), "she writes");
+        g.end_client(ANN);
+        assert!(g.may_have_more(X, Version(1), 0), "nobody knows what she left");
+        g.reported(X, report(20), false, t);
+        g.settle(X);
+        assert!(!g.may_have_more(X, Version(1), 0));
+        g.reported(X, report(20), false, t);
+        assert!(g.may_have_more(X, Version(1), 19), "a replica has more");
+        assert!(!g.may_have_more(X, Version(1), 20));
+        assert!(
+            !g.may_have_more(X, Version(2), 19),
+            "a change of members has committed it"
+        );
     }
 }

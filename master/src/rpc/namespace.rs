@@ -236,8 +236,9 @@ impl Service {
         Ok(located)
     }
 
-    /// Where the bytes are, and whether somebody is writing them. A grant that ends between the two questions would leave
-    /// a length from before its last commit that nobody seems to be changing: bytes behind it would be taken for a hole.
+    /// Where the bytes are, and whether the replicas may know of more than was committed. A grant that ends between the
+    /// two questions would leave a length from before its last commit that nobody seems to be changing, and so would a
+    /// writer that died: bytes behind it would be taken for a hole.
     async fn location(
         &self,
         caller: Option<Caller>,
@@ -252,7 +253,11 @@ impl Service {
                 .read(move |read| state::locate(read, caller.as_ref(), inode, offset, length))
                 .await??;
             let live = desk.live.lock();
-            let writing = location.extents.iter().any(|e| live.grants.is_writing(e.handle));
+            let writing = location.extents.iter().any(|e| {
+                let active = &e.chunk.active;
+                let version = Version(active.version);
+                live.grants.may_have_more(e.handle, version, active.length)
+            });
             if writing || live.grants.ended() == ended {
                 return Ok((location, writing));
             }

@@ -13,6 +13,9 @@ struct Cell {
     acknowledged: u32,
     /// Written since.
     since: BTreeSet<u32>,
+    /// Written by a mount that was killed before it acknowledged them. What of it was on its way may arrive after the
+    /// next mount has looked, and counts in the file's length when the master has settled the dead writer's chunks.
+    late: BTreeSet<u32>,
 }
 
 /// A file of cells with one writer.
@@ -56,6 +59,7 @@ impl Cells {
             if let Some(last) = cell.since.pop_last() {
                 cell.acknowledged = last;
                 cell.since.clear();
+                cell.late.clear();
             }
         }
     }
@@ -80,13 +84,16 @@ impl Cells {
                 }
             };
             ensure!(
-                generation == cell.acknowledged || cell.since.contains(&generation),
+                generation == cell.acknowledged
+                    || cell.since.contains(&generation)
+                    || cell.late.contains(&generation),
                 "file {number} cell {at}: generation {generation} instead of {cell:?}"
             );
             cell.acknowledged = generation;
-            cell.since.clear();
+            cell.late.append(&mut cell.since);
+            // A writer's bytes arrive in its order.
+            cell.late.retain(|late| *late > generation);
         }
-        self.cells.truncate(bytes.len() / CELL_BYTES);
         Ok(())
     }
 }
