@@ -69,6 +69,11 @@ impl Copies {
         self.wake.notify_one();
     }
 
+    /// Copies that have not begun.
+    pub(super) fn waiting(&self) -> usize {
+        self.table().waiting.len()
+    }
+
     /// Copies under way.
     pub(super) fn under_way(&self) -> usize {
         self.table().joining.len()
