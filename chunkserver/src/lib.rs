@@ -13,6 +13,7 @@ mod ground;
 mod metrics;
 mod orders;
 mod peers;
+mod removals;
 mod report;
 mod rpc;
 mod server;

@@ -3,6 +3,7 @@
 use crate::Config;
 use crate::ground::Ground;
 use crate::peers::{Peers, PulledBlock};
+use crate::removals::Removals;
 use crate::report::{Adopted, DiskReport, Heartbeat, Line, Register, Registered};
 use crate::store::{self, Install, Kind, Replica, Store};
 use dfs_proto::capability::Member;
@@ -24,6 +25,7 @@ pub(crate) struct Server {
     /// Of this process, random.
     incarnation: u64,
     soft: Mutex<Soft>,
+    removals: Removals,
 }
 
 /// What is asked for often and looked at rarely.
@@ -48,6 +50,7 @@ impl Server {
             config,
             addr,
             soft: Mutex::new(soft),
+            removals: Removals::default(),
         })
     }
 
@@ -233,11 +236,20 @@ impl Server {
                 .on_node(self.node()));
         }
         self.ground.chains.drain(chunk, version.next()).await;
-        let removed = self.store(move |store| match store.remove(chunk, version, tokens_end_ms) {
-            Err(store::Error::NotFound(_)) => Ok(()),
-            other => other,
-        });
-        removed.await?;
+        let remove = |wanted: Vec<(ChunkHandle, Version)>| {
+            let store = self.ground.store.clone();
+            self.ground.world.pool.run(move || {
+                let mut outcomes = store.remove_all(&wanted, tokens_end_ms);
+                for (_, outcome) in &mut outcomes {
+                    if let Err(store::Error::NotFound(_)) = outcome {
+                        *outcome = Ok(());
+                    }
+                }
+                outcomes
+            })
+        };
+        let removed = self.removals.remove(chunk, version, remove).await;
+        removed.map_err(|error| error.on_node(self.node()))?;
         self.ground.chains.forget(chunk);
         self.ground.fence.forget(chunk);
         Ok(())

@@ -145,7 +145,7 @@ impl Client {
         Ok(self.resolve(path, follow, false).await?.metadata.inode)
     }
 
-    async fn place(&self, path: &[u8]) -> Result<Place> {
+    pub(crate) async fn place(&self, path: &[u8]) -> Result<Place> {
         let (parent, name) = split(absolute(path)?)?;
         if parent.iter().all(|b| *b == b'/') {
             return Ok((InodeId::ROOT, name));
@@ -277,13 +277,6 @@ impl Client {
     pub async fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
         let (parent, name) = self.place(path.as_ref()).await?;
         self.inodes.remove_dir(parent, &name).await.map(drop)
-    }
-
-    /// Removes a name and, if it is a directory, all below it. Symlinks are removed, not followed.
-    pub async fn remove_all(&self, path: impl AsRef<[u8]>) -> Result<()> {
-        let (parent, name) = self.place(path.as_ref()).await?;
-        let found = self.inodes.lookup(parent, &name).await?;
-        self.inodes.remove_tree(parent, &name, &found).await
     }
 
     /// Makes a directory, mode 0755.

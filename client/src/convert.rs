@@ -5,10 +5,12 @@ pub(crate) mod admin;
 mod change;
 pub(crate) mod data;
 mod query;
+mod trash;
 pub(crate) mod watch;
 
 pub(crate) use change::*;
 pub(crate) use query::*;
+pub(crate) use trash::*;
 
 use crate::types::{Caller, Kind, LockAnswer, LockKind, LockRange, Metadata};
 use bytes::Bytes;

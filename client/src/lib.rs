@@ -63,7 +63,7 @@ mod session;
 mod settings;
 mod splits;
 mod stream;
-mod tree;
+mod trash;
 mod types;
 mod watch;
 mod write;

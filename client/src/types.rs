@@ -2,6 +2,7 @@
 
 mod explain;
 mod glance;
+mod trash;
 mod watch;
 
 use dfs_proto::capability::Member;
@@ -9,6 +10,7 @@ use dfs_proto::{ChunkHandle, ClientId, InodeId, NodeId, Version};
 pub use explain::{ChunkAccount, NodeAccount};
 pub use glance::{Activity, Glance, Queues};
 use std::time::Duration;
+pub use trash::{Discard, Retention, Trashed};
 pub use watch::{Change, Changes, Event, Sequence};
 
 /// What an inode is.

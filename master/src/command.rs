@@ -10,11 +10,13 @@ mod mount;
 mod reply;
 #[cfg(test)]
 mod tests;
+mod trash;
 
 pub use crate::store::records::Kind;
 pub use change::*;
 pub use mount::*;
 pub use reply::*;
+pub use trash::*;
 
 use dfs_proto::{Code, Error, Result};
 
@@ -36,7 +38,8 @@ pub struct Command {
     /// What is to change; `None` only if a newer program wrote it.
     #[prost(
         oneof = "Change",
-        tags = "10, 11, 12, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 36, 40, 41, 42, 43, 60, 61, 62, 63"
+        tags = "10, 11, 12, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 36, 40, 41, 42, 43, 60, 61, 62, 63, \
+                70, 71, 72, 73, 74, 75"
     )]
     pub change: Option<Change>,
 }

@@ -5,6 +5,7 @@
 mod asked;
 mod mounts;
 mod records;
+mod trash;
 
 pub use asked::{Answer, Ask, Grant, Granted, NextChunk, Reconfigure};
 
@@ -114,6 +115,12 @@ impl Gate {
             Ask::Change(change) => self.change(id, caller, change).await,
             Ask::Unlink(unlink, keep) => self.unlink(id, caller, unlink, keep).await,
             Ask::Rename(rename, keep) => self.rename(id, caller, rename, keep).await,
+            Ask::Discard(discard) => self.discard(id, caller, discard).await,
+            Ask::Trash(change) => {
+                let answer = self.change(id, caller, change).await;
+                self.steward.wake_trash();
+                answer
+            }
             Ask::Lock(lock, wait) => self.lock(id, caller, lock, wait).await,
             Ask::PunchHole(hole) => self.punch_hole(id, caller, hole).await,
             Ask::Make(make, grant) => self.make(id, caller, make, grant).await,

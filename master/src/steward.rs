@@ -10,6 +10,7 @@ mod collect;
 mod explain;
 mod join;
 mod survey;
+mod trash;
 
 use crate::command::{EndClient, RotateKey};
 use crate::desk::Desk;
@@ -62,6 +63,7 @@ pub struct Steward {
     counts: watch::Sender<Counts>,
     wake: Notify,
     wake_collect: Notify,
+    wake_trash: Notify,
 }
 
 impl Steward {
@@ -78,6 +80,7 @@ impl Steward {
             counts: watch::Sender::new(Counts::default()),
             wake: Notify::new(),
             wake_collect: Notify::new(),
+            wake_trash: Notify::new(),
         })
     }
 
@@ -88,6 +91,7 @@ impl Steward {
         rounds.spawn(join::rounds(self.clone()));
         rounds.spawn(collect::rounds(self.clone()));
         rounds.spawn(collect::unknown_rounds(self.clone()));
+        rounds.spawn(trash::rounds(self.clone()));
         rounds.spawn(Self::clock(self.clone()));
         while rounds.join_next().await.is_some() {}
     }
@@ -100,6 +104,11 @@ impl Steward {
     /// Something was removed: what it held may be collected soon.
     pub fn wake_collect(&self) {
         self.wake_collect.notify_one();
+    }
+
+    /// Something in the trash may be due.
+    pub fn wake_trash(&self) {
+        self.wake_trash.notify_one();
     }
 
     /// The state of all chunks, at most a round old.

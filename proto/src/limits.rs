@@ -90,6 +90,7 @@ impl Parameters {
             background_fsync: of(30_000),
             idle_before_close: of(5_000),
             collect_grace: of(300_000),
+            trash_keep: of(259_200_000),
             key_rotation: of(43_200_000),
         }
     }
@@ -151,6 +152,8 @@ pub struct Timings {
     pub idle_before_close: Duration,
     /// An unreferenced chunk is kept so long.
     pub collect_grace: Duration,
+    /// The trash keeps what is removed for so long, where no directory says otherwise.
+    pub trash_keep: Duration,
     /// Capability keys are replaced so often.
     pub key_rotation: Duration,
 }

@@ -322,8 +322,8 @@ impl Replica {
             .is_some()
     }
 
-    /// Removes the file, unless the replica has promised more than `version`.
-    pub(super) fn remove(&self, version: Version) -> Result<()> {
+    /// Removes the file, unless the replica has promised more than `version`; its folder is not synced.
+    pub(super) fn unlink(&self, version: Version) -> Result<()> {
         self.change(|core| {
             if core.slot.promised > version {
                 return Err(Error::Stale(core.slot.promised));
@@ -331,7 +331,7 @@ impl Replica {
             core.home.disk.remove(&core.path)?;
             core.removed = true;
             core.body = None;
-            core.sync_folder()
+            Ok(())
         })
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Graves {
     home: Arc<Home>,
     file: Arc<dyn File>,
     end: u64,
+    /// Its own name is on stable storage.
+    named: bool,
     buried: BTreeMap<ChunkHandle, (Version, u64)>,
 }
 
@@ -40,6 +42,7 @@ impl Graves {
             home,
             file,
             end: 0,
+            named: false,
             buried: BTreeMap::new(),
         };
         for (handle, promised, until) in bytes[..read]
@@ -62,21 +65,31 @@ impl Graves {
             .unwrap_or_default()
     }
 
-    /// Remembers a promise, durably.
-    pub(super) fn bury(&mut self, handle: ChunkHandle, promised: Version, until_unix_ms: u64) -> Result<()> {
-        self.file
-            .write_at(&encode(handle, promised, until_unix_ms), self.end)?;
+    /// Remembers promises, durably: with one sync for all of them.
+    pub(super) fn bury(&mut self, promises: &[(ChunkHandle, Version)], until_unix_ms: u64) -> Result<()> {
+        let records: Vec<u8> = promises
+            .iter()
+            .flat_map(|(handle, promised)| encode(*handle, *promised, until_unix_ms))
+            .collect();
+        self.file.write_at(&records, self.end)?;
         self.home.synced(self.file.sync_data())?;
-        self.home.sync_dir(&self.home.dir)?;
-        self.end += RECORD_BYTES as u64;
-        self.buried.insert(handle, (promised, until_unix_ms));
+        if !self.named {
+            self.home.sync_dir(&self.home.dir)?;
+            self.named = true;
+        }
+        self.end += records.len() as u64;
+        let remembered = promises
+            .iter()
+            .map(|(handle, promised)| (*handle, (*promised, until_unix_ms)));
+        self.buried.extend(remembered);
         Ok(())
     }
 
     /// Forgets what nobody can hold a token for any more.
     pub(super) fn forget(&mut self, now_unix_ms: u64) -> Result<()> {
         self.buried.retain(|_, (_, until)| *until >= now_unix_ms);
-        if self.end < COMPACT_RECORDS * RECORD_BYTES as u64 {
+        let records = self.end / RECORD_BYTES as u64;
+        if records < COMPACT_RECORDS.max(2 * self.buried.len() as u64) {
             return Ok(());
         }
         let (path, new) = (self.home.dir.join("graves"), self.home.tmp("graves"));

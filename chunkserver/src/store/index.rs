@@ -50,10 +50,10 @@ pub struct DiskState {
 pub struct Store {
     disk: Arc<dyn Disk>,
     reserve_bytes: u64,
-    homes: Vec<Arc<Home>>,
+    pub(super) homes: Vec<Arc<Home>>,
     _locks: Vec<Box<dyn Lock>>,
     identity: Mutex<Identity>,
-    replicas: RwLock<BTreeMap<ChunkHandle, Arc<Replica>>>,
+    pub(super) replicas: RwLock<BTreeMap<ChunkHandle, Arc<Replica>>>,
     graves: Mutex<Vec<Graves>>,
     broken: Mutex<BTreeSet<ChunkHandle>>,
 }
@@ -302,30 +302,6 @@ impl Store {
         Ok(replica)
     }
 
-    /// Deletes a replica, unless it has promised more than `version`; its promise is remembered until then.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::Stale`]; the disk's.
-    pub fn remove(&self, handle: ChunkHandle, version: Version, remember_until_unix_ms: u64) -> Result<()> {
-        let replica = self.get(handle).ok_or(Error::NotFound(handle))?;
-        let promised = replica.state().promised;
-        if promised > version {
-            return Err(Error::Stale(promised));
-        }
-        let place = self
-            .homes
-            .iter()
-            .position(|h| h.id == replica.home().id)
-            .expect("its disk is ours");
-        self.graves()[place].bury(handle, promised, remember_until_unix_ms)?;
-        replica.remove(version)?;
-        self.replicas
-            .write()
-            .expect("no panic while the index is held")
-            .remove(&handle);
-        Ok(())
-    }
-
     /// Takes back a replica that was created and never held a byte that counted.
     ///
     /// # Errors
@@ -397,7 +373,7 @@ impl Store {
         self.homes.iter().map(state).collect()
     }
 
-    fn graves(&self) -> MutexGuard<'_, Vec<Graves>> {
+    pub(super) fn graves(&self) -> MutexGuard<'_, Vec<Graves>> {
         self.graves.lock().expect("no panic while the graves are held")
     }
 

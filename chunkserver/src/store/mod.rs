@@ -17,6 +17,7 @@ pub mod index;
 pub mod install;
 pub mod read;
 pub mod ready;
+mod removal;
 
 pub use apply::Packet;
 pub use error::{Error, Result};

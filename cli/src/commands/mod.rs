@@ -35,6 +35,7 @@ mod test;
 mod top;
 mod touch;
 mod transfer;
+mod trash;
 mod tree;
 mod truncate;
 mod umount;
@@ -181,6 +182,8 @@ commands! {
     Mkdir => mkdir, "mkdir", small;
     /// Remove files and trees
     Rm => rm, "rm", small;
+    /// Show, restore and empty the trash
+    Trash => trash, "trash", small;
     /// Rename and move
     Mv => mv, "mv", small;
     /// Make links

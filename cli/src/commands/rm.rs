@@ -4,12 +4,13 @@ use super::Context;
 use crate::exit::{About as _, Exit, Failure, Result};
 use crate::output::Done;
 use crate::path::{self, RemotePath};
-use dfs_client::{Client, Code};
+use dfs_client::{Client, Code, Discard};
 
 const EXAMPLES: &str = "\
 Examples:
-  dfs rm /report.csv                      a file; its room comes back within minutes
+  dfs rm /report.csv                      a file, to the trash: `dfs trash ls` shows it
   dfs rm -r /albums                       a directory with all below it
+  dfs rm -r --skip-trash /scratch         for good; its room comes back within minutes
   dfs rm -f /maybe                        no complaint if it is not there";
 
 /// Remove files and trees
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// What does not exist is fine
     #[arg(short, long)]
     force: bool,
+    /// For good, not to the trash
+    #[arg(long, visible_alias = "skipTrash")]
+    skip_trash: bool,
     /// What to remove
     #[arg(required = true)]
     paths: Vec<RemotePath>,
@@ -54,10 +58,11 @@ async fn remove(client: &Client, path: &[u8], args: &Args) -> Result<()> {
         }
         _ => {}
     }
-    if args.recursive {
-        return client.remove_all(path).await.about(path);
-    }
-    match client.remove(path).await {
+    let how = Discard {
+        recursive: args.recursive,
+        skip_trash: args.skip_trash,
+    };
+    match client.discard(path, how).await {
         Err(error) if error.code == Code::IsADirectory && args.dir => {
             client.remove_dir(path).await.about(path)
         }

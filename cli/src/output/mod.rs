@@ -6,12 +6,14 @@ mod entry;
 mod explain;
 mod mount;
 mod top;
+mod trash;
 
 pub(crate) use chunk::{ChunkRow, Chunks, Fsck, FsckSummary, MemberRow};
 pub(crate) use cluster::{Capacity, Nodes, Replication, Status, trouble};
 pub(crate) use entry::{Entry, Listing, Look, Section, Stats};
 pub(crate) use explain::{ChunkWords, Explained, NodeWords};
 pub(crate) use top::{Meter, Top};
+pub(crate) use trash::{RetentionRow, Trash};
 
 #[cfg(test)]
 pub(crate) use entry::tests;

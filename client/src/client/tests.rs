@@ -67,7 +67,7 @@ async fn making_directories_that_exist_is_fine() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tree_is_removed_from_below() {
+async fn a_tree_is_removed_by_one_call() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;
     tree(&client).await;

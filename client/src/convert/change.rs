@@ -44,13 +44,17 @@ pub(crate) fn is_idempotent(change: &Change) -> bool {
         | Change::Reconfigure(_)
         | Change::Release(_)
         | Change::Lock(_)
-        | Change::PunchHole(_) => true,
+        | Change::PunchHole(_)
+        | Change::EmptyTrash(_)
+        | Change::Retain(_) => true,
         Change::Make(_)
         | Change::Link(_)
         | Change::Unlink(_)
         | Change::RemoveDirectory(_)
         | Change::Rename(_)
-        | Change::RemoveXattr(_) => false,
+        | Change::RemoveXattr(_)
+        | Change::Discard(_)
+        | Change::RestoreTrash(_) => false,
     }
 }
 

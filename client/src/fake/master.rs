@@ -130,6 +130,21 @@ impl Cluster {
             }
             Change::CommitLength(c) => commit(state, &c),
             Change::Reconfigure(r) => self.reconfigure(state, &r),
+            Change::Discard(d) => {
+                let inode = *state
+                    .names
+                    .get(&(d.parent, d.name.to_vec()))
+                    .ok_or(Code::NotFound)?;
+                let mut left = vec![inode];
+                while let Some(directory) = left.pop() {
+                    let below = state.names.extract_if(.., |(parent, _), _| *parent == directory);
+                    left.extend(below.map(|(_, inode)| inode));
+                }
+                remove(state, d.parent, &d.name)
+            }
+            Change::RestoreTrash(_) | Change::EmptyTrash(_) | Change::Retain(_) => {
+                Err(Code::NotSupported.into())
+            }
             Change::Link(_)
             | Change::SetXattr(_)
             | Change::RemoveXattr(_)
@@ -278,7 +293,9 @@ impl Cluster {
             | Query::StatFs(_)
             | Query::TestLock(_)
             | Query::AppendTurn(_)
-            | Query::AppendDone(_) => Err(Code::NotSupported.into()),
+            | Query::AppendDone(_)
+            | Query::ListTrash(_)
+            | Query::GetRetention(_) => Err(Code::NotSupported.into()),
         }
     }
 }

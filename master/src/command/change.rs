@@ -1,6 +1,7 @@
 //! Every change there is, each with what the gate decided for it.
 
 use super::mount::{Lock, PunchHole, Release};
+use super::trash::{Discard, EmptyTrash, ForgetChunks, Purge, Restore, Retain};
 use crate::store::records::{Disk, Parameters};
 
 macro_rules! changes {
@@ -80,6 +81,18 @@ changes! {
     RemoveServer = "62",
     /// A new key signs capabilities; the one before it still counts.
     RotateKey = "63",
+    /// A name goes to the trash, or with all below it to the background's removal.
+    Discard = "70",
+    /// What is in the trash and due goes, a few names at a time.
+    Purge = "71",
+    /// Something comes back from the trash.
+    Restore = "72",
+    /// What is in the trash is due now.
+    EmptyTrash = "73",
+    /// How long the trash keeps what is removed below a directory.
+    Retain = "74",
+    /// As [`Change::ForgetChunk`], many at once.
+    ForgetChunks = "75",
 }
 
 /// See [`Change::Genesis`].

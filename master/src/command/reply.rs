@@ -43,6 +43,17 @@ pub enum Reply {
     /// Lock.
     #[prost(message, tag = "10")]
     Locked(Locked),
+    /// Purge, forget chunks.
+    #[prost(message, tag = "30")]
+    Purged(Purged),
+}
+
+/// See [`Reply::Purged`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Purged {
+    /// What went: names, or parts of a large file, or chunks.
+    #[prost(uint64, tag = "1")]
+    pub gone: u64,
 }
 
 /// See [`Reply::Done`].
@@ -279,7 +290,7 @@ impl Attributes {
 /// A result as it is kept for a client that asks again.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Stored {
-    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 30")]
     reply: Option<Reply>,
     #[prost(message, optional, tag = "20")]
     refusal: Option<StoredRefusal>,

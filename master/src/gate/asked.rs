@@ -14,6 +14,10 @@ pub enum Ask {
     Unlink(command::Unlink, bool),
     /// A name moves; the session may keep what is replaced.
     Rename(command::Rename, bool),
+    /// A name goes to the trash, or for good with all below it.
+    Discard(command::Discard),
+    /// A change after which there may be something to remove.
+    Trash(Change),
     /// A lock, maybe waited for.
     Lock(command::Lock, bool),
     /// Chunks of a file go.

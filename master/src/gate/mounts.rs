@@ -14,20 +14,20 @@ use std::time::Duration;
 const TURN_AWAITED: Duration = Duration::from_secs(1);
 
 /// The sessions that keep an inode, should it lose its last name.
-struct Keepers {
+pub(super) struct Keepers {
     all: BTreeSet<ClientId>,
     mark: Mark,
 }
 
 /// What the command is told of them.
-fn told(keepers: Option<&Keepers>) -> (Vec<u64>, Option<u64>) {
+pub(super) fn told(keepers: Option<&Keepers>) -> (Vec<u64>, Option<u64>) {
     let all = keepers.map_or_else(Vec::new, |k| k.all.iter().map(|c| c.0).collect());
     (all, Some(keepers.map_or(0, |k| k.mark.inode().0)))
 }
 
 impl Gate {
     /// Who keeps the inode behind a name; `None`: there is none that can be kept.
-    async fn keepers(
+    pub(super) async fn keepers(
         &self,
         client: ClientId,
         (parent, name): (u64, &[u8]),
@@ -80,7 +80,7 @@ impl Gate {
     }
 
     /// A change that may take an inode's last name; when it is applied, the inode may be told about again.
-    async fn change_kept(
+    pub(super) async fn change_kept(
         &self,
         id: RequestId,
         caller: Caller,

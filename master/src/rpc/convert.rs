@@ -1,5 +1,6 @@
 //! Messages to commands and questions, answers to messages.
 
+use super::trash;
 use crate::command::{self, Caller, Change};
 use crate::gate::{Answer, Ask, Grant, Granted, NextChunk, Reconfigure};
 use crate::live::servers::Activity;
@@ -44,7 +45,7 @@ pub(super) fn request_id(id: Option<pb::RequestId>) -> Result<command::RequestId
     })
 }
 
-fn name(bytes: impl Into<Vec<u8>>) -> Result<Vec<u8>> {
+pub(super) fn name(bytes: impl Into<Vec<u8>>) -> Result<Vec<u8>> {
     Name::new(bytes).map(Name::into_bytes)
 }
 
@@ -134,6 +135,10 @@ pub(super) fn ask(change: Option<Asked>) -> Result<Ask> {
         Asked::Release(r) => simple(command::Release { inodes: r.inodes }.into()),
         Asked::Lock(l) => Ok(Ask::Lock(lock(&l)?, l.wait)),
         Asked::PunchHole(p) => Ok(Ask::PunchHole(punch_hole(&p))),
+        Asked::Discard(d) => trash::discard(d),
+        Asked::RestoreTrash(r) => trash::restore(r),
+        Asked::EmptyTrash(e) => Ok(trash::empty(e)),
+        Asked::Retain(r) => Ok(trash::retain(&r)),
     }
 }
 

@@ -7,6 +7,7 @@ mod kinds;
 mod namespace;
 mod orders;
 mod sessions;
+mod trash;
 mod watch;
 
 use crate::desk::Desk;

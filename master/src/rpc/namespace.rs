@@ -1,6 +1,6 @@
 //! What clients ask: sessions, changes, questions. The doors they come in by are in doors.rs.
 
-use super::{Door, convert, kinds, watch};
+use super::{Door, convert, kinds, trash, watch};
 use crate::command::{Caller, OpenClient};
 use crate::gate::WRITING_MAX;
 use crate::metrics::Call;
@@ -135,6 +135,15 @@ impl Service {
             Query::AppendTurn(t) => {
                 let yours = self.0.gate.append_turn(client, InodeId(t.inode)).await?;
                 self.turn(client, InodeId(t.inode), yours).await
+            }
+            Query::ListTrash(l) => {
+                let read = self.0.desk.read(move |read| trash::list(read, &caller, &l));
+                Ok(Told::Trash(read.await?))
+            }
+            Query::GetRetention(g) => {
+                let usual = self.0.desk.timings.trash_keep;
+                let read = move |read: &dyn Read| trash::retention(read, InodeId(g.inode), usual);
+                Ok(Told::Retention(self.0.desk.read(read).await??))
             }
             Query::AppendDone(t) => {
                 self.0.gate.append_done(client, InodeId(t.inode));
@@ -354,6 +363,8 @@ fn from_state(read: &dyn Read, caller: &Caller, query: Query) -> Result<Told> {
         Query::TestLock(_)
         | Query::AppendTurn(_)
         | Query::AppendDone(_)
+        | Query::ListTrash(_)
+        | Query::GetRetention(_)
         | Query::Resolve(_)
         | Query::StatFs(_)
         | Query::Locate(_) => {

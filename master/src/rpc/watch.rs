@@ -261,7 +261,12 @@ pub(super) fn asked(query: &Query) -> Option<InodeId> {
         Query::Locate(q) => q.inode,
         Query::Access(q) => q.inode,
         Query::AppendTurn(q) => q.inode,
-        Query::Resolve(_) | Query::StatFs(_) | Query::TestLock(_) | Query::AppendDone(_) => return None,
+        Query::GetRetention(q) => q.inode,
+        Query::Resolve(_)
+        | Query::StatFs(_)
+        | Query::TestLock(_)
+        | Query::AppendDone(_)
+        | Query::ListTrash(_) => return None,
     };
     Some(InodeId(inode))
 }
@@ -281,6 +286,8 @@ pub(super) fn told(told: &Told) -> Vec<InodeId> {
         | Told::Space(_)
         | Told::Located(_)
         | Told::Locked(_)
-        | Told::Turn(_) => Vec::new(),
+        | Told::Turn(_)
+        | Told::Trash(_)
+        | Told::Retention(_) => Vec::new(),
     }
 }

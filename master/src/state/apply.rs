@@ -5,7 +5,7 @@ use dfs_proto::{ClientId, Code, Error, Result};
 use super::context::Context;
 use super::{
     attributes, chunks, clients, cluster, files, locks, make, names, orphans, records, rename, servers,
-    xattrs,
+    trash, xattrs,
 };
 use crate::command::{Caller, Change, Command, Outcome, Reply};
 use crate::store::{Batch, Read, Txn};
@@ -87,6 +87,12 @@ fn change(ctx: &mut Context<'_, '_>, command: &Command) -> Result<Reply> {
         Change::DiskFailed(c) => servers::disk_failed(ctx, c),
         Change::RemoveServer(c) => servers::remove(ctx, c),
         Change::RotateKey(c) => cluster::rotate_key(ctx, c),
+        Change::Discard(c) => trash::discard(ctx, c),
+        Change::Purge(c) => trash::purge(ctx, c),
+        Change::Restore(c) => trash::restore(ctx, c),
+        Change::EmptyTrash(c) => trash::empty(ctx, c),
+        Change::Retain(c) => trash::retain(ctx, c),
+        Change::ForgetChunks(c) => trash::forget_chunks(ctx, c),
     }
 }
 

@@ -85,6 +85,16 @@ pub(super) fn free_from(ctx: &mut Context<'_, '_>, id: InodeId, inode: &mut Inod
     }
 }
 
+/// Frees the last slots of a file that is being removed, and saves the inode.
+pub(super) fn free_last(ctx: &mut Context<'_, '_>, id: InodeId, inode: &mut Inode, max: usize) {
+    let all: Vec<_> = slots::extents_from(ctx.txn, id, 0).collect();
+    for at in all.into_iter().rev().take(max) {
+        inode.size = inode.size.min(at.0);
+        free(ctx, id, inode, at);
+    }
+    tables::save_inode(ctx.txn, id, inode);
+}
+
 /// Sets a file's size; the caller saves the inode. What lies behind a smaller size is freed; the chunk that holds the
 /// end, if bytes of it go, gets a proposal that cuts it: its handle and version are returned.
 pub(super) fn set_size(

@@ -22,11 +22,13 @@ mod make;
 mod names;
 mod orphans;
 mod paths;
+mod purge;
 mod records;
 mod rename;
 mod servers;
 mod slots;
 mod tables;
+mod trash;
 mod xattrs;
 
 pub use access::{Access, check_access};
@@ -43,12 +45,14 @@ pub use lookup::{
 };
 pub use orphans::{dying, held, holders};
 pub use paths::{Named, directory_path, names_of};
+pub use purge::{MayEmpty, Walk, directory_in, may_empty, purgeable};
 pub use records::record_slot;
 pub use servers::{server_by_disk, server_by_identity, servers};
 pub use slots::{
     EXTENTS_MAX, Located, Location, chunks_after, locate, proposals_after, unreferenced_before, writable_slot,
 };
 pub use tables::{cluster, counters, inode, parameters, server};
+pub use trash::{retention, trash_directory, trash_due, trashed_after};
 pub use xattrs::{get_xattr, list_xattr};
 
 #[cfg(test)]

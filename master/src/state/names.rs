@@ -10,7 +10,7 @@ use super::context::Context;
 use super::entries::{self, Place};
 use super::lookup::attributes_of;
 use super::orphans::{self, Keepers};
-use super::tables;
+use super::{tables, trash};
 use crate::command::{Attributes, Changed, Done, Link, RemoveDirectory, Reply, Unlink};
 use crate::store::records::{Dentry, Inode, Kind};
 
@@ -21,6 +21,12 @@ pub(super) fn find(
     name: &[u8],
 ) -> Result<(Place, Inode, Option<Dentry>)> {
     let parent = InodeId(parent);
+    if trash::trash_directory(ctx.txn) == Some(parent) {
+        return Err(Error::new(
+            Code::NotFound,
+            "the trash is no directory of the tree",
+        ));
+    }
     let directory = tables::directory(ctx.txn, parent)?;
     access::require(&ctx.caller, &directory, Access::EXECUTE)?;
     let name = Name::new(name)?;

@@ -114,7 +114,7 @@ fn refuse_own_descendant(read: &dyn Read, from: &Side, into: InodeId) -> Result<
     Ok(())
 }
 
-fn is_at_or_below(read: &dyn Read, directory: InodeId, ancestor: InodeId) -> bool {
+pub(super) fn is_at_or_below(read: &dyn Read, directory: InodeId, ancestor: InodeId) -> bool {
     let mut at = directory;
     loop {
         if at == ancestor {
@@ -172,7 +172,7 @@ fn exchange(ctx: &mut Context<'_, '_>, from: &Side, to: &Side) -> Result<Attribu
 }
 
 /// The inode has its new name: its ctime moves, and a directory knows where it hangs.
-fn arrive(ctx: &mut Context<'_, '_>, id: InodeId, parent: InodeId) {
+pub(super) fn arrive(ctx: &mut Context<'_, '_>, id: InodeId, parent: InodeId) {
     let now_ns = ctx.now_ns;
     tables::edit_inode(ctx.txn, id, |inode| {
         if inode.kind() == Kind::Directory {

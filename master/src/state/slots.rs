@@ -164,10 +164,20 @@ pub fn proposals_after(read: &dyn Read, after: ChunkHandle, max: usize) -> Vec<C
     .collect()
 }
 
-/// Chunks that nothing refers to since before `before_ns`, oldest first, at most `max`, each with its time.
+/// Chunks that nothing refers to since before `before_ns`, oldest first, behind one that was named before, at most `max`,
+/// each with its time.
 #[must_use]
-pub fn unreferenced_before(read: &dyn Read, before_ns: i64, max: usize) -> Vec<(i64, ChunkHandle)> {
-    read.scan(&[keys::COLLECT], &keys::collect(before_ns, ChunkHandle(0)))
+pub fn unreferenced_before(
+    read: &dyn Read,
+    after: Option<(i64, ChunkHandle)>,
+    before_ns: i64,
+    max: usize,
+) -> Vec<(i64, ChunkHandle)> {
+    let start = after.map_or_else(
+        || keys::single(keys::COLLECT),
+        |(since_ns, chunk)| keys::collect(since_ns, ChunkHandle(chunk.0.saturating_add(1))),
+    );
+    read.scan(&start, &keys::collect(before_ns, ChunkHandle(0)))
         .take(max)
         .map(|(key, _)| keys::collect_parts(&key))
         .collect()

@@ -1,7 +1,7 @@
 //! Deleting for good: chunks nothing refers to, after their grace time; and, slowly, replicas nobody knows.
 
 use super::Steward;
-use crate::command::ForgetChunk;
+use crate::command::ForgetChunks;
 use crate::desk::Answered;
 use crate::plan::collect::{self, Holder, UNKNOWN_KEPT, UNKNOWN_PER_MILLE_AN_HOUR, Unreferenced, Verdict};
 use crate::plan::order::{Answer, Order};
@@ -14,30 +14,35 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Chunks judged in one round, besides those that wait for someone.
-const ROUND_CHUNKS: usize = 1_024;
-/// Commands under way at once.
-const FORGOTTEN_AT_ONCE: usize = 64;
+/// Chunks judged in one round.
+const ROUND_CHUNKS: usize = 256;
+/// The shortest pause between two rounds.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a round of collection remembers for the next one.
 #[derive(Debug, Default)]
 struct Collection {
     /// Who has confirmed that it has no replica.
     clean: BTreeMap<ChunkHandle, BTreeSet<NodeId>>,
-    /// Chunks that wait for a server to return.
-    waiting: usize,
+    /// The chunk that was judged last, with the time since when nothing refers to it.
+    after: Option<(i64, ChunkHandle)>,
 }
 
-/// Rounds for ever.
+/// Rounds for ever: from the oldest chunk to the youngest that is due, a few at a time, with a pause as long as each few took.
 pub(super) async fn rounds(steward: Arc<Steward>) {
     let mut collection = Collection::default();
     let desk = steward.desk.clone();
     loop {
+        let begun = desk.now();
         match round(&steward, &mut collection).await {
-            Ok(ROUND_CHUNKS..) => continue, // There is more to do at once.
-            Ok(_) => {}
+            Ok(true) => {
+                tokio::time::sleep(desk.now().saturating_duration_since(begun).max(PAUSE)).await;
+                continue;
+            }
+            Ok(false) => {}
             Err(error) => tracing::error!(%error, "a round of collection failed"),
         }
+        collection.after = None;
         tokio::select! {
             biased;
             () = steward.wake_collect.notified() => tokio::time::sleep(desk.timings.heartbeat_every).await,
@@ -46,57 +51,67 @@ pub(super) async fn rounds(steward: Arc<Steward>) {
     }
 }
 
-/// Deletes what may be deleted now. Returns how many chunks were forgotten.
-async fn round(steward: &Arc<Steward>, collection: &mut Collection) -> Result<usize> {
+/// Deletes what may be deleted now, of a few chunks. False: those were the last that are due.
+async fn round(steward: &Arc<Steward>, collection: &mut Collection) -> Result<bool> {
     let desk = &steward.desk;
     let grace = desk.timings.collect_grace;
     let before = desk
         .wall_ns()
         .saturating_sub(i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX));
-    let max = ROUND_CHUNKS + collection.waiting;
-    let (applied, due) = desk.read_indexed(move |read| due(read, before, max)).await?;
+    let after = collection.after;
+    let (applied, due) = desk.read_indexed(move |read| due(read, after, before)).await?;
+    let Some((last, record)) = due.last() else {
+        return Ok(false);
+    };
+    collection.after = Some((record.unreferenced_ns, *last));
     let (reply, mut answers) = mpsc::channel(8 * ROUND_CHUNKS);
     let mut asked = 0_usize;
-    let mut forget = Vec::new();
-    collection.waiting = 0;
-    for (chunk, record) in due {
-        let clean = collection.clean.entry(chunk).or_default();
-        match collect::unreferenced(
-            &view(steward, chunk, &record, clean),
-            desk.wall_ns(),
-            grace,
-            applied,
-        ) {
-            Verdict::Wait => collection.waiting += 1,
-            Verdict::Forget => forget.push(chunk),
-            Verdict::Delete(nodes, version) => {
-                for node in nodes {
-                    let room = asked < 8 * ROUND_CHUNKS;
-                    asked += usize::from(room && desk.order(node, chunk, Order::Delete { version }, &reply));
-                }
+    for (chunk, verdict) in judge(steward, collection, &due, applied) {
+        if let Verdict::Delete(nodes, version) = verdict {
+            for node in nodes {
+                let room = asked < 8 * ROUND_CHUNKS;
+                asked += usize::from(room && desk.order(node, chunk, Order::Delete { version }, &reply));
             }
         }
     }
     drop(reply);
-    let deleted = gather(steward, collection, asked, &mut answers).await;
-    let forgotten = forget.len();
-    for some in forget.chunks(FORGOTTEN_AT_ONCE) {
-        let all = some
-            .iter()
-            .map(|chunk| async move { (*chunk, desk.propose(ForgetChunk { chunk: chunk.0 }).await) });
-        for (chunk, result) in futures::future::join_all(all).await {
-            collection.clean.remove(&chunk);
-            if let Err(error) = result {
-                tracing::warn!(%chunk, %error, "a collected chunk could not be forgotten");
-            }
+    gather(steward, collection, asked, &mut answers).await;
+    let chunks: Vec<u64> = judge(steward, collection, &due, applied)
+        .into_iter()
+        .filter(|(_, verdict)| *verdict == Verdict::Forget)
+        .map(|(chunk, _)| chunk.0)
+        .collect();
+    if !chunks.is_empty() {
+        for chunk in &chunks {
+            collection.clean.remove(&ChunkHandle(*chunk));
         }
+        desk.propose(ForgetChunks { chunks }).await?;
     }
-    // Those whose replicas are gone now can be forgotten at once. Refused deletions are asked for again later.
-    Ok(if deleted > 0 { ROUND_CHUNKS } else { forgotten })
+    Ok(due.len() == ROUND_CHUNKS)
 }
 
-fn due(read: &dyn crate::store::Read, before_ns: i64, max: usize) -> Vec<(ChunkHandle, Chunk)> {
-    state::unreferenced_before(read, before_ns, max)
+fn judge(
+    steward: &Steward,
+    collection: &Collection,
+    due: &[(ChunkHandle, Chunk)],
+    applied: u64,
+) -> Vec<(ChunkHandle, Verdict)> {
+    let (now_ns, grace) = (steward.desk.wall_ns(), steward.desk.timings.collect_grace);
+    let nobody = BTreeSet::new();
+    let verdict = |(chunk, record): &(ChunkHandle, Chunk)| {
+        let clean = collection.clean.get(chunk).unwrap_or(&nobody);
+        let view = view(steward, *chunk, record, clean);
+        (*chunk, collect::unreferenced(&view, now_ns, grace, applied))
+    };
+    due.iter().map(verdict).collect()
+}
+
+fn due(
+    read: &dyn crate::store::Read,
+    after: Option<(i64, ChunkHandle)>,
+    before_ns: i64,
+) -> Vec<(ChunkHandle, Chunk)> {
+    state::unreferenced_before(read, after, before_ns, ROUND_CHUNKS)
         .into_iter()
         .filter_map(|(_, chunk)| state::chunk(read, chunk).map(|record| (chunk, record)))
         .collect()
@@ -128,21 +143,19 @@ fn view(steward: &Steward, chunk: ChunkHandle, record: &Chunk, clean: &BTreeSet<
     }
 }
 
-/// Notes who has deleted; returns how many did.
+/// Notes who has deleted.
 async fn gather(
     steward: &Arc<Steward>,
     collection: &mut Collection,
     asked: usize,
     answers: &mut mpsc::Receiver<Answered>,
-) -> usize {
-    let mut deleted = 0;
+) {
     let until = steward.desk.now() + steward.desk.timings.ack_deadline;
     for _ in 0..asked {
         let Ok(Some(answered)) = tokio::time::timeout_at(until, answers.recv()).await else {
             break;
         };
         if steward.deleted(&answered) {
-            deleted += 1;
             collection
                 .clean
                 .entry(answered.chunk)
@@ -150,7 +163,6 @@ async fn gather(
                 .insert(answered.node);
         }
     }
-    deleted
 }
 
 impl Steward {

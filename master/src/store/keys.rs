@@ -49,6 +49,11 @@ pub const IDENTITY: u8 = 0x41;
 /// disk id -> node, 4 bytes big-endian.
 pub const DISK: u8 = 0x42;
 
+/// entry of the trash -> [`super::records::Trashed`].
+pub const TRASH: u8 = 0x50;
+/// time when it is due, entry of the trash -> nothing.
+pub const TRASH_DUE: u8 = 0x51;
+
 fn key(table: u8, parts: &[&[u8]]) -> Key {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
     key.push(table);
@@ -196,6 +201,19 @@ pub fn identity(identity: &[u8]) -> Key {
 #[must_use]
 pub fn disk(disk: &[u8]) -> Key {
     key(DISK, &[disk])
+}
+
+/// What is in the trash.
+#[must_use]
+pub fn trash(entry: u64) -> Key {
+    key(TRASH, &[&entry.to_be_bytes()])
+}
+
+/// The mark of when it goes. Times order also below 1970.
+#[must_use]
+pub fn trash_due(due_ns: i64, entry: u64) -> Key {
+    let ordered = due_ns.cast_unsigned() ^ (1 << 63);
+    key(TRASH_DUE, &[&ordered.to_be_bytes(), &entry.to_be_bytes()])
 }
 
 /// All keys of a table that begin with this id.

@@ -101,6 +101,9 @@ pub struct Counters {
     /// Chunk records that nothing refers to.
     #[prost(uint64, tag = "8")]
     pub unreferenced: u64,
+    /// The directory that holds what is in the trash, 0: there never was anything. It is not counted above.
+    #[prost(uint64, tag = "20")]
+    pub trash: u64,
 }
 
 /// A key that signs capabilities.
@@ -194,6 +197,9 @@ pub struct Inode {
     /// Sum of the names and values of its extended attributes.
     #[prost(uint64, tag = "19")]
     pub xattr_bytes: u64,
+    /// Directories: what is removed below stays in the trash for so long, seconds; not set: as the one above says.
+    #[prost(uint64, optional, tag = "30")]
+    pub keep_s: Option<u64>,
 }
 
 /// A name's inode.
@@ -208,6 +214,38 @@ pub struct Dentry {
     /// Its place in the order of the directory, never 0.
     #[prost(uint64, tag = "3")]
     pub cursor: u64,
+}
+
+/// What is in the trash: under its number in hex in the trash's directory.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Trashed {
+    /// What it is.
+    #[prost(uint64, tag = "1")]
+    pub inode: u64,
+    /// Its kind.
+    #[prost(enumeration = "Kind", tag = "2")]
+    pub kind: i32,
+    /// The directory it was in.
+    #[prost(uint64, tag = "3")]
+    pub parent: u64,
+    /// Its name there.
+    #[prost(bytes = "vec", tag = "4")]
+    pub name: Vec<u8>,
+    /// As it was typed by who removed it.
+    #[prost(bytes = "vec", tag = "5")]
+    pub path: Vec<u8>,
+    /// Who removed it.
+    #[prost(uint32, tag = "6")]
+    pub uid: u32,
+    /// Since 1970.
+    #[prost(int64, tag = "7")]
+    pub removed_ns: i64,
+    /// Since 1970: then it goes.
+    #[prost(int64, tag = "8")]
+    pub due_ns: i64,
+    /// Nobody can have it back.
+    #[prost(bool, tag = "9")]
+    pub gone: bool,
 }
 
 /// A slot of a file that has a chunk.

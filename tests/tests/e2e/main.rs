@@ -9,6 +9,7 @@ mod failures;
 mod files;
 mod metrics;
 mod tools;
+mod trash;
 mod trees;
 mod up;
 

@@ -6,6 +6,7 @@
 mod chunks;
 mod mounts;
 mod sessions;
+mod trash;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ pub fn check(read: &dyn Read) -> Vec<String> {
     chunks::check(read, &mut problems);
     sessions::check(read, &mut problems);
     mounts::check(read, &mut problems);
+    trash::check(read, &mut problems);
     problems.0
 }
 
@@ -74,6 +76,8 @@ fn check_tables(read: &dyn Read, problems: &mut Problems) {
         keys::SERVER,
         keys::IDENTITY,
         keys::DISK,
+        keys::TRASH,
+        keys::TRASH_DUE,
     ]);
     for (key, _) in read.scan(&[1], &[0xff]) {
         problems.expect(known.contains(&key[0]), || {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dfs_proto::InodeId;
 
-use super::super::{orphans, tables};
+use super::super::{orphans, tables, trash};
 use super::Problems;
 use crate::store::records::{Dentry, Inode, Kind};
 use crate::store::{Read, keys};
@@ -21,11 +21,14 @@ struct Seen {
 pub(super) fn check(read: &dyn Read, problems: &mut Problems) {
     let mut seen: BTreeMap<u64, Seen> = BTreeMap::new();
     walk(read, problems, &mut seen);
+    let bin = trash::trash_directory(read);
     let (mut files, mut directories) = (0, 0);
     for (key, value) in read.scan_prefix(&[keys::INODE]) {
         let id = keys::last_number(&key);
         let inode: Inode = tables::decode(&value);
-        if inode.kind() == Kind::Directory {
+        if bin == Some(InodeId(id)) {
+            // Not counted: nobody made it.
+        } else if inode.kind() == Kind::Directory {
             directories += 1;
         } else {
             files += 1;
@@ -55,6 +58,10 @@ pub(super) fn check(read: &dyn Read, problems: &mut Problems) {
 fn walk(read: &dyn Read, problems: &mut Problems, seen: &mut BTreeMap<u64, Seen>) {
     seen.entry(InodeId::ROOT.0).or_default().parent = InodeId::ROOT.0;
     let mut left = vec![InodeId::ROOT];
+    if let Some(bin) = trash::trash_directory(read) {
+        seen.entry(bin.0).or_default().parent = InodeId::ROOT.0;
+        left.push(bin);
+    }
     let mut reached = 0_u64;
     while let Some(directory) = left.pop() {
         let mut entries = 0;

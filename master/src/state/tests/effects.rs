@@ -1,7 +1,9 @@
 //! What a command wrote, as text: one line a record, with the fields that changed.
 
 use crate::state::tables::decode;
-use crate::store::records::{Chunk, Client, Cluster, Counters, Dentry, Extent, Inode, Keys, Lock, Server};
+use crate::store::records::{
+    Chunk, Client, Cluster, Counters, Dentry, Extent, Inode, Keys, Lock, Server, Trashed,
+};
 use crate::store::{Batch, Read, keys};
 
 /// One line for each written record, in key order.
@@ -58,6 +60,12 @@ fn name_of(key: &[u8]) -> String {
         keys::SERVER => format!("server {}", keys::number(&key[1..])),
         keys::IDENTITY => format!("identity {:02x}..", key[1]),
         keys::DISK => format!("disk {:02x}..", key[1]),
+        keys::TRASH => format!("trash {}", first()),
+        keys::TRASH_DUE => format!(
+            "due {}/{}",
+            (first() ^ (1 << 63)).cast_signed(),
+            keys::last_number(key)
+        ),
         other => panic!("a key of table {other:02x}"),
     }
 }
@@ -65,7 +73,7 @@ fn name_of(key: &[u8]) -> String {
 fn blank(key: &[u8]) -> Vec<(String, String)> {
     match key[0] {
         keys::CURSOR | keys::XATTR | keys::PROPOSAL | keys::COLLECT => Vec::new(),
-        keys::HOLDER | keys::HELD | keys::LOCKER => Vec::new(),
+        keys::HOLDER | keys::HELD | keys::LOCKER | keys::TRASH_DUE => Vec::new(),
         keys::NONCE | keys::RESULT | keys::IDENTITY | keys::DISK => Vec::new(),
         _ => fields(key, &[]),
     }
@@ -83,6 +91,7 @@ fn fields(key: &[u8], value: &[u8]) -> Vec<(String, String)> {
         keys::CLIENT => format!("{:?}", decode::<Client>(value)),
         keys::LOCK => format!("{:?}", decode::<Lock>(value)),
         keys::SERVER => format!("{:?}", decode::<Server>(value)),
+        keys::TRASH => format!("{:?}", decode::<Trashed>(value)),
         keys::CURSOR | keys::XATTR => {
             return vec![("value".into(), String::from_utf8_lossy(value).into_owned())];
         }

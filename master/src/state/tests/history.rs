@@ -12,9 +12,9 @@ use proptest::test_runner::TestRunner;
 
 use super::{CHUNK_BYTES, World, make};
 use crate::command::{
-    Activate, Allocate, Caller, Change, Command, CommitLength, EndClient, ForgetChunk, Freeze, Link, Lock,
-    Make, NextChunk, OpenClient, Propose, PunchHole, Release, RemoveDirectory, RemoveXattr, Rename,
-    RequestId, SetAttributes, SetXattr, Unlink,
+    Activate, Allocate, Caller, Change, Command, CommitLength, Discard, EmptyTrash, EndClient, ForgetChunk,
+    ForgetChunks, Freeze, Link, Lock, Make, NextChunk, OpenClient, Propose, PunchHole, Purge, Release,
+    RemoveDirectory, RemoveXattr, Rename, RequestId, Restore, Retain, SetAttributes, SetXattr, Unlink,
 };
 use crate::state::{self, PageRequest, tables};
 use crate::store::records::{Chunk, Dentry, Inode, Kind};
@@ -135,8 +135,9 @@ fn live_client(world: &World) -> Option<u64> {
 /// `None` where the scene has nothing to act on, or its session is gone.
 fn change(world: &World, scene: &Scene, dice: &mut Dice) -> Option<Change> {
     let client = live_client(world)?;
-    Some(match dice.roll(39) {
+    Some(match dice.roll(47) {
         36..39 => appended(scene, dice)?,
+        39..47 => trashed(world, scene, dice)?,
         30..36 => mounted(scene, client, dice)?,
         0..8 => named(scene, dice)?,
         8..11 => renamed(scene, dice)?,
@@ -310,6 +311,58 @@ fn mounted(scene: &Scene, client: u64, dice: &mut Dice) -> Option<Change> {
     })
 }
 
+fn trashed(world: &World, scene: &Scene, dice: &mut Dice) -> Option<Change> {
+    let entries: Vec<u64> = state::trashed_after(&world.view(), 0, usize::MAX)
+        .into_iter()
+        .map(|(entry, _)| entry)
+        .collect();
+    Some(match dice.roll(8) {
+        0..3 => {
+            let (parent, name) = dice.pick(&scene.names)?;
+            Discard {
+                parent,
+                name,
+                recursive: dice.often(),
+                skip: dice.roll(3) == 0,
+                keep_ns: dice.roll(200) as u64,
+                holders: holders(dice),
+                ..Discard::default()
+            }
+            .into()
+        }
+        3 => {
+            let elsewhere = dice.pick(&scene.directories)?;
+            Restore {
+                entry: dice.pick(&entries)?,
+                parent: dice.pick(&[0, 0, elsewhere])?,
+                name: name(dice).into(),
+            }
+            .into()
+        }
+        4 => EmptyTrash {
+            entries: vec![dice.pick(&entries)?],
+        }
+        .into(),
+        5 if dice.roll(4) == 0 => Retain {
+            inode: dice.pick(&scene.directories)?,
+            keep_s: dice.pick(&[None, Some(0), Some(1)])?,
+        }
+        .into(),
+        5 => ForgetChunks {
+            chunks: scene.free.clone(),
+        }
+        .into(),
+        _ => {
+            let entry = dice.pick(&entries)?;
+            let mut steps = state::purgeable(&world.view(), entry, None, 1 + dice.roll(6)).0;
+            for step in &mut steps {
+                step.holders = holders(dice);
+            }
+            Purge { entry, steps }.into()
+        }
+    })
+}
+
 fn renamed(scene: &Scene, dice: &mut Dice) -> Option<Change> {
     let (parent, from) = dice.pick(&scene.names)?;
     let how = dice.roll(4);
@@ -460,6 +513,12 @@ fn every_history_keeps_every_invariant_and_replays() {
         "ForgetChunk",
         "EndClient",
         "OpenClient",
+        "Discard",
+        "Purge",
+        "Restore",
+        "EmptyTrash",
+        "Retain",
+        "ForgetChunks",
     ] {
         let count = effective.get(change).copied().unwrap_or_default();
         assert!(count > 1, "{change} took effect {count} times: {effective:?}");

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use super::{World, effects, genesis, server};
 use crate::command::{
-    Activate, Allocate, Attributes, Caller, Change, Command, CommitLength, DiskFailed, EndClient,
-    ForgetChunk, Freeze, Link, Lock, LockKind, Locked, Make, NextChunk, OpenClient, Propose, PunchHole,
-    RegisterServer, Release, RemoveDirectory, RemoveServer, RemoveXattr, Rename, Reply, RequestId, RotateKey,
-    SetAttributes, SetXattr, Unlink,
+    Activate, Allocate, Attributes, Caller, Change, Command, CommitLength, Discard, DiskFailed, EmptyTrash,
+    EndClient, ForgetChunk, Freeze, Link, Lock, LockKind, Locked, Make, NextChunk, OpenClient, Propose,
+    PunchHole, Purge, RegisterServer, Release, RemoveDirectory, RemoveServer, RemoveXattr, Rename, Reply,
+    RequestId, Restore, Retain, RotateKey, SetAttributes, SetXattr, Unlink,
 };
 use crate::state::{self, PageRequest};
 use crate::store::records::Kind;
@@ -282,7 +282,52 @@ fn change(world: &World, line: &Line<'_>) -> Change {
             tail: line.has("tail"),
         }
         .into(),
+        "discard" | "restore" | "empty" | "purge" | "retain" => trash_change(world, line, target),
         _ => chunk_change(line, target),
+    }
+}
+
+fn trash_change(world: &World, line: &Line<'_>, target: impl Fn() -> u64) -> Change {
+    match line.verb {
+        "discard" => {
+            let (parent, name) = place(world, line.words[0]);
+            Discard {
+                parent,
+                name,
+                path: line.words[0].into(),
+                recursive: line.has("recursive"),
+                skip: line.has("skip"),
+                keep_ns: line.number("keep").unwrap_or(1_000),
+                holders: line.holders(),
+                dying: line.number("dying"),
+            }
+            .into()
+        }
+        "restore" => {
+            let to = line.words.get(1).map(|path| place(world, path));
+            let (parent, name) = to.unwrap_or_default();
+            Restore {
+                entry: line.first(),
+                parent,
+                name,
+            }
+            .into()
+        }
+        "empty" => EmptyTrash {
+            entries: line.words.iter().map(|w| w.parse().unwrap()).collect(),
+        }
+        .into(),
+        "purge" => {
+            let entry = line.first();
+            let max = line.number("max").unwrap_or(100);
+            let steps = state::purgeable(&world.view(), entry, None, max).0;
+            Purge { entry, steps }.into()
+        }
+        _ => Retain {
+            inode: target(),
+            keep_s: line.number("keep"),
+        }
+        .into(),
     }
 }
 
@@ -442,6 +487,7 @@ fn reply_text(reply: &Reply) -> String {
             c.pid
         ),
         Reply::Locked(l) => format!("locked{}", if l.freed { ", freed" } else { "" }),
+        Reply::Purged(p) => format!("{} gone", p.gone),
         Reply::Activated(a) => format!("active, shrunk {} lost {}", a.shrunk_bytes, a.lost_bytes),
     }
 }
@@ -512,7 +558,7 @@ fn query(world: &World, line: &Line<'_>) -> Option<String> {
         "indexes" => Ok(format!(
             "proposals {:?} unreferenced {:?}",
             state::proposals_after(&view, ChunkHandle(0), 10),
-            state::unreferenced_before(&view, i64::MAX, 10)
+            state::unreferenced_before(&view, None, i64::MAX, 10)
         )),
         _ => return None,
     };
