@@ -125,8 +125,9 @@ pub(super) fn extents_from(
 ) -> impl Iterator<Item = (u64, Extent)> {
     let prefix = keys::under(keys::EXTENT, inode.0);
     let end = crate::store::after_prefix(&prefix);
-    let before = read.last(&prefix, &keys::extent(inode, offset.saturating_add(1)));
-    let start = match before {
+    // Nothing before the first byte holds it.
+    let before = (offset > 0).then(|| read.last(&prefix, &keys::extent(inode, offset.saturating_add(1))));
+    let start = match before.flatten() {
         Some((key, value)) if holds(&key, &value, offset) => key,
         Some(_) | None => keys::extent(inode, offset),
     };

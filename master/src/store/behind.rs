@@ -74,7 +74,10 @@ impl Store for Behind {
         if start >= end {
             return Box::new(std::iter::empty());
         }
-        let below = self.below.scan(start, end);
+        let below = match self.below.lacks_between(start, end) {
+            true => Box::new(std::iter::empty()),
+            false => self.below.scan(start, end),
+        };
         let lower = match &self.settling {
             Some(batch) => over(batch, below, start, end),
             None => below,
@@ -96,6 +99,9 @@ impl Store for Behind {
         let upper = upper.max(self.settling.as_ref().and_then(|batch| range(batch)));
         let mut end = end.to_vec();
         let below = loop {
+            if self.below.lacks_between(start, &end) {
+                break None;
+            }
             match self.below.last(start, &end)? {
                 Some((key, _)) if self.layered(&key).is_some() => end = key,
                 found => break found,

@@ -4,6 +4,7 @@
 //! key lie in one block of 64 bytes, so that a look costs one miss of the processor's cache. Keys are never taken out; a
 //! filter that would grow beyond its limit gives up, and every key may be there until the next start builds a new one.
 
+use super::{after_prefix, keys};
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -16,6 +17,9 @@ const BLOCK_WORDS: u64 = 8;
 const STAGE_KEYS_MIN: u64 = 64 * 1024;
 /// Most keys of all stages: their bits take 128 MiB.
 const KEYS_MAX: u64 = 128 * 1024 * 1024 * 8 / BITS_PER_KEY;
+
+/// Bytes of what the keys of one owner have in common: a table and the first id.
+const OWNER_BYTES: usize = 9;
 
 /// A set of keys that may hold others too.
 #[derive(Debug)]
@@ -40,8 +44,15 @@ impl Filter {
         }
     }
 
-    /// Takes a key in.
+    /// Takes a key in, and that its owner has one.
     pub(super) fn insert(&self, key: &[u8]) {
+        self.insert_one(key);
+        if key.len() > OWNER_BYTES && is_by_owner(key[0]) {
+            self.insert_one(&key[..OWNER_BYTES]);
+        }
+    }
+
+    fn insert_one(&self, key: &[u8]) {
         let hash = hash(key);
         let is_full = {
             let stages = self.stages.read().unwrap_or_else(PoisonError::into_inner);
@@ -74,6 +85,20 @@ impl Filter {
         let hash = hash(key);
         stages.iter().any(|stage| stage.holds(hash))
     }
+
+    /// False only if no key was taken in that lies from `start` on and before `end`.
+    pub(super) fn may_hold_between(&self, start: &[u8], end: &[u8]) -> bool {
+        let Some(owner) = start.get(..OWNER_BYTES).filter(|owner| is_by_owner(owner[0])) else {
+            return true;
+        };
+        let is_one = end.starts_with(owner) || end <= after_prefix(owner).as_slice();
+        !is_one || self.may_hold(owner)
+    }
+}
+
+/// True for tables in which most owners have nothing: a question about an inode's locks or bytes need not look for them.
+fn is_by_owner(table: u8) -> bool {
+    matches!(table, keys::EXTENT | keys::XATTR | keys::HOLDER | keys::LOCK)
 }
 
 impl Stage {
@@ -123,6 +148,7 @@ fn hash(key: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dfs_proto::InodeId;
 
     #[test]
     fn what_was_taken_in_may_be_there_and_little_else() {
@@ -133,6 +159,28 @@ mod tests {
         assert!((0..many).all(|n| filter.may_hold(&key(n))));
         let others = (many..2 * many).filter(|n| filter.may_hold(&key(*n))).count() as u64;
         assert!(others < many / 20, "{others} of {many} others");
+    }
+
+    #[test]
+    fn who_owns_nothing_is_known() {
+        let filter = Filter::for_keys(0);
+        let of = |inode: u64| keys::under(keys::EXTENT, inode);
+        filter.insert(&keys::extent(InodeId(7), 0));
+        for (inode, holds) in [(6, false), (7, true), (8, false), (u64::MAX, false)] {
+            let (start, end) = (of(inode), after_prefix(&of(inode)));
+            assert_eq!(filter.may_hold_between(&start, &end), holds, "{inode}");
+            let (first, second) = (keys::extent(InodeId(inode), 1), keys::extent(InodeId(inode), 9));
+            assert_eq!(filter.may_hold_between(&first, &second), holds, "{inode}");
+        }
+        assert!(
+            filter.may_hold_between(&of(1), &after_prefix(&of(7))),
+            "more than one owner"
+        );
+        assert!(
+            filter.may_hold_between(&[keys::EXTENT], &[keys::XATTR]),
+            "a table"
+        );
+        assert!(filter.may_hold_between(&keys::under(keys::DENTRY, 1), &keys::under(keys::DENTRY, 2)));
     }
 
     #[test]

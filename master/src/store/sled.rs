@@ -216,6 +216,11 @@ impl SledStore {
         !self.filter.may_hold(key)
     }
 
+    /// True only if no key from `start` on and before `end` has a value, which is found out without asking sled.
+    pub(super) fn lacks_between(&self, start: &[u8], end: &[u8]) -> bool {
+        !self.filter.may_hold_between(start, end)
+    }
+
     fn read<T>(&self, read: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> Result<T> {
         watched(&self.suspect, || read(&self.tree)).map_err(|error| self.noted(error))
     }
