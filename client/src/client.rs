@@ -425,6 +425,7 @@ impl Client {
         self.inodes
             .set_xattr(inode, name.as_ref(), value.as_ref(), mode)
             .await
+            .map(drop)
     }
 
     /// Names of extended attributes.
@@ -439,6 +440,7 @@ impl Client {
         self.inodes
             .remove_xattr(self.inode(path.as_ref(), true).await?, name.as_ref())
             .await
+            .map(drop)
     }
 }
 

@@ -227,10 +227,14 @@ impl Inodes {
     }
 
     /// Sets an extended attribute.
-    pub async fn set_xattr(&self, inode: InodeId, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        self.change(convert::set_xattr(inode, name, value, mode))
-            .await
-            .map(drop)
+    pub async fn set_xattr(
+        &self,
+        inode: InodeId,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<Metadata> {
+        convert::attributes_touched(self.change(convert::set_xattr(inode, name, value, mode)).await?)
     }
 
     /// Names of extended attributes.
@@ -239,8 +243,8 @@ impl Inodes {
     }
 
     /// Removes an extended attribute.
-    pub async fn remove_xattr(&self, inode: InodeId, name: &[u8]) -> Result<()> {
-        self.change(convert::remove_xattr(inode, name)).await.map(drop)
+    pub async fn remove_xattr(&self, inode: InodeId, name: &[u8]) -> Result<Metadata> {
+        convert::attributes_touched(self.change(convert::remove_xattr(inode, name)).await?)
     }
 
     /// Room in the cluster.

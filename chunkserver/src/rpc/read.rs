@@ -37,7 +37,7 @@ pub(super) fn at_once(ground: &Ground, capability: &Capability, request: &pb::Re
         Some(gate) => gate.readable(&range, held)?,
         None => held,
     };
-    if length < least(capability, &range, held) {
+    if length < least(ground, capability, &range, held) {
         return None;
     }
     let read = replica.try_read(range.start..range.end.min(length))?;
@@ -59,11 +59,16 @@ pub(super) async fn patiently(ground: &Ground, capability: &Capability, request:
     Err(not_yet(ground, capability))
 }
 
-/// How much must be committed before the range is read: what the reader knows of, and what is held of the range when the
-/// question comes. All that was ever acknowledged is held, but this member may not have heard yet that it is committed:
-/// a shorter answer would make a hole of it.
-fn least(capability: &Capability, range: &Range<u64>, held: u64) -> u64 {
-    range.end.max(capability.length).min(held)
+/// How much must be committed before the range is read: what the reader knows of, and at any member but the head, which
+/// knows what is committed, what is held of the range when the question comes. All that was ever acknowledged is held,
+/// but such a member may not have heard yet that it is committed: a shorter answer would make a hole of it.
+fn least(ground: &Ground, capability: &Capability, range: &Range<u64>, held: u64) -> u64 {
+    let asked = if is_head(ground, capability) { 0 } else { range.end };
+    asked.max(capability.length).min(held)
+}
+
+fn is_head(ground: &Ground, capability: &Capability) -> bool {
+    capability.members.first().map(|m| m.node) == Some(ground.fence.node())
 }
 
 /// Answers when a byte at the offset is committed, when the chunk's length has become final, or when the reader's
@@ -110,13 +115,12 @@ async fn committed(
     let Some(gate) = ground.chains.gate(capability.chunk) else {
         return Ok(length);
     };
-    let head = capability.members.first().map(|m| m.node) == Some(ground.fence.node());
-    let patience = if head {
+    let patience = if is_head(ground, capability) {
         ground.fence.parameters().timings().ack_deadline
     } else {
         COMMIT_PATIENCE
     };
-    let bounds = (least(capability, range, length), length);
+    let bounds = (least(ground, capability, range, length), length);
     let readable = gate.wait_readable(range, bounds, patience).await;
     readable.ok_or_else(|| not_yet(ground, capability))
 }

@@ -286,6 +286,11 @@ pub(crate) fn touched(reply: Changed) -> Result<Vec<Metadata>> {
     touched_of(reply.touched)
 }
 
+/// The attributes of the one inode that a change touched.
+pub(crate) fn attributes_touched(reply: Changed) -> Result<Metadata> {
+    touched(reply)?.pop().ok_or_else(|| unexpected("attributes"))
+}
+
 fn touched_of(all: Vec<pb::Attributes>) -> Result<Vec<Metadata>> {
     all.into_iter().map(|a| metadata(Some(a))).collect()
 }

@@ -5,7 +5,7 @@
 
 use super::cache::{Values, Xattrs};
 use super::{Caller, SetXattr, Vfs};
-use dfs_client::{Code, InodeId, Result};
+use dfs_client::{Code, InodeId, Metadata, Result};
 use std::sync::Arc;
 
 /// File capabilities (capabilities(7)).
@@ -38,11 +38,7 @@ impl Vfs {
         let value: Arc<[u8]> = self.acting(caller).get_xattr(InodeId(inode), name).await?.into();
         // Others may not be allowed to read it; but what is for the superuser alone the kernel keeps from them.
         if value.len() <= VALUE_MAX && !self.options.ask_permission {
-            self.cache.learn_xattrs(stamp, inode, |values| {
-                if let Some(known) = values.get_mut(name) {
-                    *known = Some(value.clone());
-                }
-            });
+            self.cache.learn_xattr(stamp, inode, name, &value);
         }
         Ok(value)
     }
@@ -53,11 +49,8 @@ impl Vfs {
             return Err(Code::NotSupported.into());
         }
         let calls = self.acting(caller);
-        let done = calls
-            .set_xattr(InodeId(inode), set.name, set.value, set.mode)
-            .await;
-        self.doubt_xattrs(inode);
-        done
+        let set = calls.set_xattr(InodeId(inode), set.name, set.value, set.mode);
+        self.change_xattrs(inode, set).await
     }
 
     /// Names of extended attributes, each ended by NUL.
@@ -76,9 +69,9 @@ impl Vfs {
         if name.starts_with(SYSTEM) {
             return Err(Code::NotSupported.into());
         }
-        let done = self.acting(caller).remove_xattr(InodeId(inode), name).await;
-        self.doubt_xattrs(inode);
-        done
+        let calls = self.acting(caller);
+        self.change_xattrs(inode, calls.remove_xattr(InodeId(inode), name))
+            .await
     }
 
     /// All names of an inode's extended attributes, some with their values.
@@ -102,15 +95,20 @@ impl Vfs {
             self.own()
         };
         let names = calls.list_xattrs(InodeId(inode)).await?;
-        let listed: Values = names.into_iter().map(|name| (name, None)).collect();
-        self.cache
-            .learn_xattrs(stamp, inode, |values| values.clone_from(&listed));
-        Ok(Arc::new(listed))
+        let listed: Arc<Values> = Arc::new(names.into_iter().map(|name| (name, None)).collect());
+        self.cache.learn_xattrs(stamp, inode, listed.clone());
+        Ok(listed)
     }
 
-    /// Own changes are told by nobody: ask again, for the attributes too, which have a new ctime.
-    fn doubt_xattrs(&self, inode: u64) {
-        self.cache.doubt(inode);
+    /// Own changes are told by nobody: their answer is kept, and what an older question brings later is not.
+    async fn change_xattrs(&self, inode: u64, change: impl Future<Output = Result<Metadata>>) -> Result<()> {
+        let done = self.set(inode, change).await;
+        match done {
+            Ok(_) => self.cache.drop_xattrs(inode),
+            // Whether it was done is not known.
+            Err(_) => self.cache.doubt(inode),
+        }
+        done.map(drop)
     }
 
     /// True if it has file capabilities.

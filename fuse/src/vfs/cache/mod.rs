@@ -252,20 +252,27 @@ impl Cache {
         })?
     }
 
-    /// Keeps extended attributes, if no event spoke of the inode since the stamp was taken.
-    pub(super) fn learn_xattrs(&self, stamp: Stamp, inode: u64, change: impl FnOnce(&mut Values)) {
+    /// Keeps the names of extended attributes, if no event spoke of the inode since the stamp was taken.
+    pub(super) fn learn_xattrs(&self, stamp: Stamp, inode: u64, values: Arc<Values>) {
         self.peek(inode, |node| {
-            if !is_even(stamp.epoch) || node.touches != stamp.touches {
-                return;
+            if is_even(stamp.epoch) && node.touches == stamp.touches {
+                node.xattrs = Some(Xattrs {
+                    epoch: stamp.epoch,
+                    values,
+                });
             }
-            let old = node.xattrs.take().filter(|x| x.epoch == stamp.epoch);
-            let mut values = old.map(|x| Arc::unwrap_or_clone(x.values)).unwrap_or_default();
-            change(&mut values);
-            let values = Arc::new(values);
-            node.xattrs = Some(Xattrs {
-                epoch: stamp.epoch,
-                values,
-            });
+        });
+    }
+
+    /// As [`Cache::learn_xattrs`], of one value; only beside names that are known: it says nothing of other ones.
+    pub(super) fn learn_xattr(&self, stamp: Stamp, inode: u64, name: &[u8], value: &Arc<[u8]>) {
+        self.peek(inode, |node| {
+            if node.touches == stamp.touches
+                && let Some(known) = node.xattrs.as_mut().filter(|x| x.epoch == stamp.epoch)
+                && let Some(known) = Arc::make_mut(&mut known.values).get_mut(name)
+            {
+                *known = Some(value.clone());
+            }
         });
     }
 }

@@ -191,3 +191,19 @@ fn idle_inodes_and_names_are_dropped_when_there_are_too_many() {
     }));
     assert_eq!(cache.find(DIR, b"again"), Leads::Unknown);
 }
+
+#[test]
+fn the_value_of_one_extended_attribute_says_nothing_of_the_others() {
+    let cache = cache();
+    let stamp = cache.stamp(5);
+    let value: Arc<[u8]> = b"v"[..].into();
+    cache.learn_xattr(stamp, 5, b"user.a", &value);
+    assert!(cache.xattrs(5).is_none(), "its names were never listed");
+    cache.learn_xattrs(stamp, 5, Arc::new([(b"user.a".to_vec(), None)].into()));
+    cache.learn_xattr(stamp, 5, b"user.a", &value);
+    cache.learn_xattr(stamp, 5, b"user.b", &value);
+    assert_eq!(
+        *cache.xattrs(5).unwrap().values,
+        [(b"user.a".to_vec(), Some(value))].into()
+    );
+}
