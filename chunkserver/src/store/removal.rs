@@ -19,7 +19,7 @@ impl Store {
     /// [`Error::NotFound`], [`Error::Stale`]; the disk's.
     pub fn remove(&self, handle: ChunkHandle, version: Version, remember_until_unix_ms: u64) -> Result<()> {
         let removed = self.remove_all(&[(handle, version)], remember_until_unix_ms);
-        removed.into_iter().map(|(_, result)| result).collect()
+        removed.into_iter().try_for_each(|(_, result)| result)
     }
 
     /// As [`Store::remove`], for many chunks, each with its outcome.
