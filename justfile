@@ -49,6 +49,10 @@ rot count="1000":
 stale count="50":
     DFS_STALES={{count}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 stale::
 
+# SIGKILL for head, middle, tail and master under record append of 50 producers, so many times.
+records kills="1000":
+    DFS_RECORD_KILLS={{kills}} cargo test --release -p dfs --test crash -- --show-output --test-threads=1 records::
+
 # `put` and `get` over the death and the hang of a chunkserver.
 hang:
     cargo test --release -p dfs --test crash -- --show-output --test-threads=1 hang::

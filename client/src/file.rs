@@ -5,7 +5,7 @@ use crate::cache::Locations;
 use crate::convert::{self, Grant, Located};
 use crate::engine::Core;
 use crate::meter::Meter;
-use crate::read::Reader;
+use crate::read::{Follow, Reader};
 use crate::settings::OpenOptions;
 use crate::types::{Caller, Metadata, SetAttributes, Stats};
 use crate::write::Writer;
@@ -173,6 +173,18 @@ impl Handle {
         self.writer()?;
         let appender = self.inner.appender.as_ref().expect("who writes can append");
         appender.append(producer, sequence, record).await
+    }
+
+    /// Follows the file from `offset` on: its bytes as soon as they are committed, whoever appends them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the file was not opened for reading.
+    pub fn follow(&self, offset: u64) -> Result<Follow> {
+        if !self.inner.opened.options.read {
+            let why = "the file was not opened for reading";
+            return Err(Error::new(Code::InvalidArgument, why));
+        }
+        Ok(Follow::new(self.clone(), offset))
     }
 
     /// Returns when every member has all that was written before.

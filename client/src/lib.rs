@@ -74,6 +74,7 @@ pub use dfs_proto::capability::Member;
 pub use dfs_proto::{ChunkHandle, ClientId, Code, Error, InodeId, NodeId, Result, Retry, Version};
 pub use file::Handle;
 pub use inodes::{Inodes, Make};
+pub use read::Follow;
 pub use settings::{OpenOptions, Settings};
 pub use stream::File;
 pub use types::*;

@@ -29,6 +29,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
+mod follow;
+pub use follow::Follow;
+
 /// An answer about the file's end is good for so long when nobody was writing.
 const END_TRUSTED: Duration = Duration::from_millis(100);
 /// Parts of one call that are asked at the same time.

@@ -120,6 +120,7 @@ impl Applier {
             watch: Arc::default(),
             failure: failure.clone(),
             log_meter,
+            progress: progress.subscribe(),
         };
         let checkpoints = checkpoint::Checkpoints {
             ground: ground.clone(),
@@ -205,6 +206,7 @@ pub struct Handle {
     watch: Arc<OnceLock<Arc<Watch>>>,
     failure: Failure,
     log_meter: Arc<DiskMeter>,
+    progress: watch::Receiver<Progress>,
 }
 
 impl Handle {
@@ -229,6 +231,14 @@ impl Handle {
     #[must_use]
     pub fn applied(&self) -> u64 {
         self.ground.applied()
+    }
+
+    /// Returns when a command behind `index` is visible; never if the master ends.
+    pub async fn applied_beyond(&self, index: u64) {
+        let mut progress = self.progress.clone();
+        if progress.wait_for(|p| p.applied > index).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// What the log does with its disk.

@@ -316,6 +316,7 @@ impl Cluster {
             offset: 0,
             length: 10,
             by_handle: false,
+            wait_ms: 0,
         };
         let query_reply::Result::Located(located) =
             self.query(query_request::Query::Locate(locate)).await.unwrap()

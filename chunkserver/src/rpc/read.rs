@@ -86,7 +86,8 @@ pub(super) async fn when_there(ground: &Ground, capability: &Capability, request
             let length = gate.readable(&here, replica.state().length);
             length.is_some_and(|length| length > request.offset) || is_sealed()
         }
-        Err(_) => true,
+        // Nobody has written to it yet: its first packet makes the replica.
+        Err(error) => error.code != Code::NotFound || capability.length > 0,
     };
     gate.changes(is_enough, patience).await;
     // What is committed now, and no more: who follows is not kept waiting for what is still on its way.

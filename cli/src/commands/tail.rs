@@ -5,12 +5,9 @@ use crate::exit::{About as _, Exit, Result};
 use crate::path::RemotePath;
 use dfs_client::{Client, Handle};
 use std::io::{self, Write as _};
-use std::time::Duration;
 
 /// Read backwards in pieces of it to find lines.
 const PIECE_BYTES: u64 = 64 * 1024;
-/// A file that is followed is looked at so often.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 const EXAMPLES: &str = "\
 Examples:
   dfs tail /log                           the last ten lines
@@ -114,15 +111,14 @@ async fn copy(file: &Handle, start: u64, path: &[u8]) -> Result<u64> {
     }
 }
 
-/// Writes what is added. A file that became shorter is read from its new end.
-async fn follow(client: &Client, path: &[u8], mut reached: u64) -> Result<()> {
+/// Writes what is added as soon as it is committed; a write to a pipe that is closed ends it.
+async fn follow(client: &Client, path: &[u8], reached: u64) -> Result<()> {
+    let file = client.open(path).await.about(path)?;
+    let mut following = file.handle().follow(reached).about(path)?;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let file = client.open(path).await.about(path)?;
-        let size = file.handle().len().await.about(path)?;
-        reached = match size > reached {
-            true => copy(file.handle(), reached, path).await?,
-            false => size,
-        };
+        let bytes = following.next().await.about(path)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&bytes)?;
+        out.flush()?;
     }
 }

@@ -6,6 +6,7 @@ use dfs_proto::capability::{Capability, peek};
 use dfs_proto::{InodeId, Result, pb};
 use pb::query_reply::Result as Reply;
 pub(crate) use pb::query_request::Query;
+use std::time::Duration;
 
 /// A chunk of a file, readable with its token.
 #[derive(Clone, Debug)]
@@ -89,6 +90,18 @@ pub(crate) fn locate(inode: InodeId, offset: u64, length: u64) -> Query {
         offset,
         length,
         by_handle: true,
+        wait_ms: 0,
+    })
+}
+
+/// As [`locate`] from there to the end; if there is nothing, answered when there is, or after a while.
+pub(crate) fn locate_when_there(inode: InodeId, offset: u64, wait: Duration) -> Query {
+    Query::Locate(pb::Locate {
+        inode: inode.0,
+        offset,
+        length: u64::MAX - offset,
+        by_handle: true,
+        wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
     })
 }
 

@@ -11,6 +11,12 @@ use dfs_proto::{ClientId, Code, Error, InodeId, Result, Version, pb};
 use dfs_stdx::clock::Instant;
 use pb::query_reply::Result as Told;
 use pb::query_request::Query;
+use std::time::Duration;
+
+/// How long a reader who waits for a file to go on is kept: then it hears at least that the master is there.
+const FOLLOW_PATIENCE_MAX: Duration = Duration::from_secs(5);
+/// Between two looks for such a reader.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(2);
 
 /// How often a place is looked up anew because a writer has just ended.
 const LOCATE_TRIES: u32 = 3;
@@ -124,9 +130,7 @@ impl Service {
         match query {
             Query::Locate(l) => {
                 let asker = (!l.by_handle).then_some(caller);
-                let located = self
-                    .locate(client, asker, InodeId(l.inode), (l.offset, l.length))
-                    .await?;
+                let located = self.locate_patiently(client, asker, &l).await?;
                 Ok(Told::Located(located))
             }
             Query::Resolve(r) => self.resolve(client, caller, r).await,
@@ -211,6 +215,34 @@ impl Service {
             name: resolved.name.into(),
             located,
         }))
+    }
+
+    /// As [`Self::locate`]; a reader who waits for the file to go on is told when it does.
+    async fn locate_patiently(
+        &self,
+        client: ClientId,
+        caller: Option<Caller>,
+        asked: &pb::Locate,
+    ) -> Result<pb::Located> {
+        let desk = &self.0.desk;
+        let (inode, range) = (InodeId(asked.inode), (asked.offset, asked.length));
+        let patience = Duration::from_millis(u64::from(asked.wait_ms)).min(FOLLOW_PATIENCE_MAX);
+        let until = desk.now() + patience;
+        loop {
+            let seen = desk.ground.applied();
+            let located = self.locate(client, caller.clone(), inode, range).await?;
+            if asked.wait_ms == 0 || !located.extents.is_empty() || located.size > asked.offset {
+                return Ok(located);
+            }
+            let next = async {
+                desk.ground.applied_beyond(seen).await;
+                // A busy master applies thousands of commands a second: not each is worth a look.
+                tokio::time::sleep(FOLLOW_PAUSE).await;
+            };
+            if tokio::time::timeout_at(until, next).await.is_err() {
+                return Ok(located);
+            }
+        }
     }
 
     async fn locate(

@@ -1,5 +1,5 @@
 //! Real processes, killed, stopped, cut off and robbed of their power, under load; and what was acknowledged compared
-//! with what is left. How much of it is said by variables: `DFS_KILLS`, `DFS_CUTS`, `DFS_ROTS`, `DFS_STALES`, and
+//! with what is left. How much of it is said by variables: `DFS_KILLS`, `DFS_CUTS`, `DFS_ROTS`, `DFS_STALES`, `DFS_RECORD_KILLS`, and
 //! `DFS_SEED` to see a run again. Every rig prints its seed, the faults that landed and the operations they hit.
 
 #![expect(
@@ -16,6 +16,7 @@ mod load;
 mod names;
 mod nodes;
 mod power;
+mod records;
 mod repair;
 mod rot;
 mod stale;

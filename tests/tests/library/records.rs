@@ -164,3 +164,65 @@ async fn what_is_no_record_is_refused_and_plain_files_take_records_at_their_end(
     let bytes = get(&client, "/plain").await;
     assert!(bytes.starts_with(b"first line\n1:1:") && bytes.len() == 11 + 21);
 }
+
+/// What a follower hears until it has so many bytes.
+async fn heard(client: Client, path: &str, length: usize) -> Vec<u8> {
+    let file = client.open(path).await.unwrap();
+    let mut following = file.handle().follow(0).unwrap();
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        let next = tokio::time::timeout(Duration::from_secs(20), following.next());
+        bytes.extend_from_slice(&next.await.expect("it goes on").unwrap());
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_hears_each_record_soon_after_it_is_appended_over_chunk_ends() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let handle = appender(&client, "/log").await;
+    let reader = cluster.client().await;
+    let file = reader.open("/log").await.unwrap();
+    let mut following = file.handle().follow(0).unwrap();
+    for sequence in 1..=30 {
+        let record = record(1, sequence, 100_000);
+        let mut got = Vec::new();
+        let hear = async {
+            while got.len() < record.len() {
+                got.extend_from_slice(&following.next().await.unwrap());
+            }
+        };
+        let append = handle.append_record(1, sequence, record.clone());
+        let both = async { tokio::join!(hear, append).1.unwrap() };
+        tokio::time::timeout(Duration::from_secs(2), both)
+            .await
+            .expect("a follower is told");
+        assert_eq!(got, record, "record {sequence}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_hear_the_same_bytes_though_a_server_goes() {
+    let mut cluster = Cluster::start(4).await;
+    let client = cluster.client().await;
+    let handle = appender(&client, "/log").await;
+    let length = 100 * 20_001;
+    let mut followers = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        followers.spawn(heard(cluster.client().await, "/log", length));
+    }
+    for sequence in 1..=100 {
+        let record = record(3, sequence, 20_000);
+        handle.append_record(3, sequence, record).await.unwrap();
+        if sequence == 40 {
+            cluster.servers[1].take().unwrap().stop().await;
+        }
+    }
+    handle.close().await.unwrap();
+    let bytes = get(&client, "/log").await;
+    assert_eq!(parsed(&bytes)[&3].len(), 100);
+    for follower in followers.join_all().await {
+        assert!(follower == bytes, "{} of {} bytes", follower.len(), bytes.len());
+    }
+}

@@ -3,6 +3,7 @@
 pub(crate) mod buffers;
 pub(crate) mod download;
 pub(crate) mod local;
+pub(crate) mod records;
 pub(crate) mod tree;
 pub(crate) mod upload;
 
