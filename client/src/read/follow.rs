@@ -165,10 +165,11 @@ impl Reader {
             let (bytes, sealed) = (Bytes::new(), false);
             return Ok(Heard { bytes, sealed });
         }
-        // A member that has no replica of a new chunk is no reason to give up the file.
+        // One member's refusal is no reason to give up the file: a server that has just started knows neither its replicas
+        // nor the master's keys.
         let code = match why.code {
-            Code::NotFound => Code::Unavailable,
-            code => code,
+            Code::Stale => Code::Stale,
+            _ => Code::Unavailable,
         };
         Err(Error { code, ..why })
     }
