@@ -18,7 +18,7 @@ use crate::convert::data::{self, ReadAnswer};
 use crate::engine::Core;
 use crate::meter::Meter;
 use crate::plan::{Part, parts};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_proto::capability::Member;
 use dfs_proto::checksum::verify_pieces;
 use dfs_proto::limits::PACKET_BYTES_MAX;
@@ -30,7 +30,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 mod follow;
+mod pieces;
 pub use follow::Follow;
+use pieces::{join, zeros};
 
 /// An answer about the file's end is good for so long when nobody was writing.
 const END_TRUSTED: Duration = Duration::from_millis(100);
@@ -469,15 +471,6 @@ impl Race<'_> {
     }
 }
 
-fn zeros(length: u64) -> Bytes {
-    static ZEROS: [u8; PACKET_BYTES_MAX] = [0; PACKET_BYTES_MAX];
-    let length = usize::try_from(length).expect("a part is addressable");
-    if length <= ZEROS.len() {
-        return Bytes::from_static(&ZEROS[..length]);
-    }
-    BytesMut::zeroed(length).freeze()
-}
-
 /// The chunk ends inside the range and the file does not: the rest is a hole, unless it is what a power cut took.
 fn fill_up(bytes: Bytes, extent: &Extent, want: Want) -> Result<Bytes> {
     let got = bytes.len() as u64;
@@ -493,17 +486,6 @@ fn fill_up(bytes: Bytes, extent: &Extent, want: Want) -> Result<Bytes> {
         return Err(Error::new(Code::Lost, why).on_chunk(extent.capability.chunk, extent.capability.version));
     }
     Ok(join(vec![bytes, zeros(want.length - got)]))
-}
-
-/// One buffer; without a copy if there is only one piece.
-fn join(mut pieces: Vec<Bytes>) -> Bytes {
-    pieces.retain(|p| !p.is_empty());
-    if pieces.len() <= 1 {
-        return pieces.pop().unwrap_or_default();
-    }
-    let mut all = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    pieces.iter().for_each(|p| all.extend_from_slice(p));
-    all.freeze()
 }
 
 #[cfg(test)]
