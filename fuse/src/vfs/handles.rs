@@ -261,6 +261,8 @@ impl Vfs {
             if last && (held || node.gone) {
                 node.content = None;
                 node.gone = true;
+            } else if last {
+                node.learn_from_content();
             }
             (last && node.content.is_some(), held)
         });

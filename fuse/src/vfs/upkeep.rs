@@ -38,7 +38,7 @@ impl Vfs {
             let busy = self.cache.peek(inode, |node| {
                 let idle = node.content.as_ref().is_none_or(|content| content.is_idle());
                 if node.opens == 0 && idle {
-                    node.content = None;
+                    node.drop_content();
                 }
                 node.opens == 0 && !idle
             });

@@ -314,6 +314,19 @@ impl Node {
         self.touches += 1;
     }
 
+    /// Takes over what its bytes' owner knows of the attributes: nobody tells this mount of its own writes.
+    pub(super) fn learn_from_content(&mut self) {
+        if let (Some(content), Some(known)) = (&self.content, &mut self.known) {
+            content.overlay(&mut known.metadata);
+        }
+    }
+
+    /// Of its bytes only the attributes stay.
+    pub(super) fn drop_content(&mut self) {
+        self.learn_from_content();
+        self.content = None;
+    }
+
     /// Someone besides the cache needs it.
     fn is_needed(&self) -> bool {
         self.lookups > 0
