@@ -1,7 +1,7 @@
 //! Every change there is, each with what the gate decided for it.
 
 use super::mount::{Lock, PunchHole, Release};
-use super::trash::{Discard, EmptyTrash, ForgetChunks, Purge, Restore, Retain};
+use super::trash::{Discard, EmptyTrash, ForgetChunk, ForgetChunks, Purge, Restore, Retain};
 use crate::store::records::{Disk, Parameters};
 
 macro_rules! changes {
@@ -431,14 +431,6 @@ pub struct Activate {
 /// See [`Change::Freeze`].
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Freeze {
-    /// The chunk.
-    #[prost(uint64, tag = "1")]
-    pub chunk: u64,
-}
-
-/// See [`Change::ForgetChunk`]. Refused while anything refers to it.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct ForgetChunk {
     /// The chunk.
     #[prost(uint64, tag = "1")]
     pub chunk: u64,

@@ -90,6 +90,14 @@ pub struct Retain {
     pub keep_s: Option<u64>,
 }
 
+/// See [`Change::ForgetChunk`](super::Change::ForgetChunk). Refused while anything refers to it.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ForgetChunk {
+    /// The chunk.
+    #[prost(uint64, tag = "1")]
+    pub chunk: u64,
+}
+
 /// See [`Change::ForgetChunks`](super::Change::ForgetChunks). Those that are referred to, frozen or gone are passed over.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ForgetChunks {
