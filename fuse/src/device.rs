@@ -53,6 +53,14 @@ pub(crate) fn mount(
     }
 }
 
+/// Changes what the kernel keeps of a mount that is there: read-only or not, and the flags of mount(2).
+///
+/// # Errors
+/// The system's; who may not mount may not do this.
+pub fn remount(mountpoint: &Path, options: &Options) -> io::Result<()> {
+    Ok(rustix::mount::mount_remount(mountpoint, flags(options), c"")?)
+}
+
 /// Unmounts. `lazy`: now for whoever looks for it, at the end of the last open file for the others.
 ///
 /// # Errors

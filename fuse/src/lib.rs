@@ -26,7 +26,7 @@ mod parked;
 pub mod stats;
 pub mod vfs;
 
-pub use device::unmount;
+pub use device::{remount, unmount};
 pub use dotstats::NAME as STATS_FILE;
 pub use mount::{Error, Mounted, Settings};
 pub use options::Options;

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Options {
     /// Nothing can be changed.
     pub read_only: bool,
+    /// The mount is there, and only the kernel's flags are to change.
+    pub remount: bool,
     /// Other users than the one who mounts may use it. Unsaid: root's mounts are for all, others' for themselves.
     pub allow_other: Option<bool>,
     /// The kernel checks permission bits.
@@ -40,6 +42,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             read_only: false,
+            remount: false,
             allow_other: None,
             default_permissions: true,
             uid: None,
@@ -122,7 +125,7 @@ const SILENT_PREFIXES: [&str; 6] = ["x-", "X-", "comment=", "fsname=", "subtype=
 const KNOWN: &str = "ro, rw, allow_other, noallow_other, default_permissions, nodefault_permissions, uid=N, gid=N, \
                      umask=OCTAL, root_squash, noroot_squash, cache=SIZE, buffer=SIZE, timeout=SECONDS, threads=N, \
                      log=FILE, metrics=HOST:PORT, dev, nodev, suid, nosuid, exec, noexec, noatime, sync, dirsync, \
-                     and those of mount(8)";
+                     remount, and those of mount(8)";
 
 impl Options {
     /// Reads "ro,uid=1000,..", as after `-o`; later ones count more than earlier ones.
@@ -147,6 +150,7 @@ impl Options {
         match option {
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
+            "remount" => self.remount = true,
             "allow_other" => self.allow_other = Some(true),
             "noallow_other" => self.allow_other = Some(false),
             "default_permissions" => self.default_permissions = true,

@@ -202,6 +202,12 @@ fn options_change_what_is_seen_and_what_may_be_done() {
             .and_then(|error| error.raw_os_error());
         ensure!(refused == Some(30), "EROFS is expected, not {refused:?}");
         ensure!(fs::read(&file)? == b"x");
+        Tool::new(60, helper.to_str().context("UTF-8")?)
+            .arg(&source)
+            .arg(&stage.at)
+            .args(["-o", "remount,rw"])
+            .ok()?;
+        fs::write(&file, b"z")?;
         stage.umount()
     });
 }

@@ -73,6 +73,9 @@ struct Wanted {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
     let (foreground, report) = (args.foreground, args.report);
     let wanted = wanted(args, context)?;
+    if wanted.settings.options.remount {
+        return remount(&wanted.settings);
+    }
     if !foreground {
         return daemon::start(&wanted, context).await;
     }
@@ -88,6 +91,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit> {
         }
         outcome => outcome,
     }
+}
+
+/// As `mount -o remount` asks for it: of a mount of dfs that is there.
+fn remount(settings: &dfs_fuse::Settings) -> Result<Exit> {
+    let subject = settings.mountpoint.as_os_str().as_bytes();
+    match mounts::at(&settings.mountpoint).about(subject)? {
+        Some(mount) if mount.is_ours() => {}
+        Some(_) | None => {
+            return Err(Failure::new(Code::InvalidArgument, "no mount of dfs is there").about(subject));
+        }
+    }
+    dfs_fuse::remount(&settings.mountpoint, &settings.options).about(subject)?;
+    Ok(Exit::Ok)
 }
 
 /// Mounts and stays until it is unmounted or told to stop.
