@@ -26,7 +26,7 @@ pub const HEADER_BYTES_MAX: usize = 256 * 1024;
 /// Largest payload, bytes: a packet, or 16 blocks.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 const PREFIX: usize = 8;
-const READ_BUFFER: usize = 16 * 1024;
+const READ_BUFFER: usize = 8 * 1024;
 /// Payloads up to it are copied behind their header, so that several frames leave in one write.
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 /// Queued bytes that are sent before more is queued.

@@ -9,6 +9,7 @@
 
 use super::error::Result;
 use super::file::Table;
+use super::fine::Fine;
 use super::format::{DATA_AT, Found, SLOT_AT, SLOT_BYTES, Slot, TABLE_AT, bound, decode_table, encode_table};
 use super::fsynced;
 use super::home::Home;
@@ -36,6 +37,7 @@ pub(super) struct View {
 pub(super) struct Body {
     pub(super) file: Arc<dyn File>,
     pub(super) crcs: Arc<Vec<u32>>,
+    pub(super) fine: Arc<Fine>,
 }
 
 /// What changes work on.
@@ -128,6 +130,7 @@ impl Core {
         let body = Body {
             file,
             crcs: Arc::new(crcs),
+            fine: Arc::default(),
         };
         self.body = Some(body.clone());
         Ok(body)

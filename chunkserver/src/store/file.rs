@@ -109,6 +109,7 @@ impl Replica {
         core.body = Some(Body {
             file,
             crcs: Arc::default(),
+            fine: Arc::default(),
         });
         (core.found, core.unlisted, core.working) = (false, true, 0);
         if !birth.unborn

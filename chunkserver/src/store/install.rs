@@ -277,6 +277,7 @@ impl Core {
         self.body = Some(Body {
             file: body.file,
             crcs: Arc::new(target.crcs.clone()),
+            fine: Arc::default(),
         });
         match target.version {
             Some(version) => {

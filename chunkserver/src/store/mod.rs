@@ -8,6 +8,7 @@ mod birth;
 mod core;
 pub mod error;
 pub mod file;
+mod fine;
 pub mod format;
 mod fsynced;
 mod graves;

@@ -1,8 +1,10 @@
-//! Reading a replica: every touched block is verified against the table before a byte of it leaves.
+//! Reading a replica: every touched block, or for small reads every touched part of it, is verified before a byte of it
+//! leaves.
 
 use super::core::{Body, Core, View};
 use super::error::{Error, Result};
 use super::file::Replica;
+use super::fine;
 use bytes::Bytes;
 use dfs_proto::checksum::crc;
 use dfs_proto::limits::BLOCK_BYTES;
@@ -185,6 +187,12 @@ fn read_verified(
             length,
         }));
     }
+    let small = fine::block_of(&(start..end), length);
+    if let Some(block) = small
+        && let Some(read) = fine::read(body, (block, start..end, length), &mut read)?
+    {
+        return Ok(Verified::Good(read));
+    }
     let first = start / BLOCK_BYTES * BLOCK_BYTES;
     let last = end.next_multiple_of(BLOCK_BYTES).min(length);
     let mut buffer = buffers::take(index(last - first));
@@ -194,7 +202,9 @@ fn read_verified(
         return Ok(Verified::Bad(number((first + got as u64) / BLOCK_BYTES)));
     }
     for piece in pieces(first, last - first) {
-        if crc(&buffer[piece.range()]) != body.crcs[index(piece.block)] {
+        let bytes = &buffer[piece.range()];
+        let sum = small.map_or_else(|| crc(bytes), |block| body.fine.note(block, bytes));
+        if sum != body.crcs[index(piece.block)] {
             return Ok(Verified::Bad(number(piece.block)));
         }
     }

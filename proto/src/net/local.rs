@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixListener;
 
 /// A packet and what is small beside it can be on its way without the writer's waiting; less where the system says so.
-const BUFFER_BYTES: usize = 2 * 1024 * 1024;
+const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// The other way to the listener with this address; `None` if there is none or it is someone else's.
 pub(super) async fn dial(addr: &str) -> Option<BoxStream> {
