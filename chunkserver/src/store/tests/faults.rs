@@ -92,6 +92,29 @@ fn a_file_that_was_cut_off_reads_no_zeros() {
 }
 
 #[test]
+fn a_page_that_rots_after_its_block_was_read_is_not_served() {
+    let (disk, data) = written(true);
+    let store = open(&disk);
+    let replica = store.get(CHUNK).unwrap();
+    let page = |n: u64| n * 4096..(n + 1) * 4096;
+    for n in [3, 5] {
+        let read = replica.read(page(n)).unwrap();
+        assert!(read.bytes[..] == data[page(n).start as usize..page(n).end as usize]);
+        assert_eq!(read.checksums, of_pieces(page(n).start, &read.bytes));
+    }
+    assert!(disk.rot(&path(), 12288 + 5 * 4096 + 7, 2));
+    assert!(replica.read(page(5)).is_err() && replica.try_read(page(5)).is_none());
+    assert!(
+        replica.read(page(3)).is_err(),
+        "the block is known to be rotten now"
+    );
+    replica
+        .apply(&[packet(3, 5 * 4096, &data[5 * 4096..6 * 4096])])
+        .unwrap();
+    assert!(replica.read(page(5)).is_err(), "an overwrite does not hide it");
+}
+
+#[test]
 fn an_overwrite_of_a_part_does_not_hide_rot() {
     let (disk, _) = written(true);
     assert!(disk.rot(&path(), 12288 + 40_000, 3));
