@@ -80,9 +80,18 @@ impl Vfs {
         change: impl Future<Output = Result<Metadata>>,
     ) -> Result<Attr> {
         let epoch = self.cache.epoch();
-        let metadata = change.await.map_err(|error| self.missing(inode, error))?;
-        let metadata = self.learn(epoch, &metadata);
+        let changed = change.await.map_err(|error| self.missing(inode, error));
+        let metadata = self.learn(epoch, &self.outcome(inode, changed)?);
         Ok(self.attr(epoch, metadata))
+    }
+
+    /// The outcome of telling the master something of an inode. If it failed, perhaps only the answer was lost: own changes
+    /// are told by nobody else, so what is known is asked for again.
+    pub(super) fn outcome<T>(&self, inode: u64, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            self.cache.doubt(inode);
+        }
+        outcome
     }
 
     /// Keeps attributes that the master answered to a question or change of this mount's own.
@@ -168,7 +177,7 @@ impl Vfs {
     pub(super) async fn settle(&self, inode: u64) {
         let content = self.cache.peek(inode, |node| node.content.clone()).flatten();
         if let Some(content) = content
-            && let Err(error) = content.settle().await
+            && let Err(error) = self.outcome(inode, content.settle().await)
         {
             tracing::debug!(inode, %error, "written bytes did not arrive before attributes were set");
         }

@@ -221,7 +221,7 @@ impl Vfs {
     /// A descriptor of the file is closed: what was written is sent, errors are reported, the owner's locks go.
     pub async fn flush(&self, inode: u64, handle: u64, owner: u64) -> Result<()> {
         let file = self.files.get(handle)?;
-        let flushed = file.content.flush(&file.opening).await;
+        let flushed = self.outcome(inode, file.content.flush(&file.opening).await);
         if let Some(owner) = self.forget_owner(inode, owner) {
             self.unlock_all(inode, owner).await;
         }
@@ -242,7 +242,7 @@ impl Vfs {
         // Pages that were mapped are written after the last close.
         let settled = match file.content.is_idle() {
             true => Ok(()),
-            false => file.content.settle().await,
+            false => self.outcome(inode, file.content.settle().await),
         };
         drop(file);
         for owner in owners {
@@ -275,8 +275,8 @@ impl Vfs {
     }
 
     /// Returns when the bytes are on stable storage everywhere.
-    pub async fn fsync(&self, _inode: u64, handle: u64, _data_only: bool) -> Result<()> {
+    pub async fn fsync(&self, inode: u64, handle: u64, _data_only: bool) -> Result<()> {
         let file = self.files.get(handle)?;
-        file.content.sync(&file.opening).await
+        self.outcome(inode, file.content.sync(&file.opening).await)
     }
 }

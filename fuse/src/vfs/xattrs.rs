@@ -103,11 +103,7 @@ impl Vfs {
     /// Own changes are told by nobody: their answer is kept, and what an older question brings later is not.
     async fn change_xattrs(&self, inode: u64, change: impl Future<Output = Result<Metadata>>) -> Result<()> {
         let done = self.set(inode, change).await;
-        match done {
-            Ok(_) => self.cache.drop_xattrs(inode),
-            // Whether it was done is not known.
-            Err(_) => self.cache.doubt(inode),
-        }
+        self.cache.drop_xattrs(inode);
         done.map(drop)
     }
 

@@ -122,7 +122,7 @@ async fn what_is_removed_gives_its_room_back() {
         stores.map(|store| tree_bytes(&store)).sum()
     };
     assert!(chunk_bytes() >= 3 * 4_000_000);
-    cluster.ok(&["rm", "-r", "/d"]);
+    cluster.ok(&["rm", "-r", "--skip-trash", "/d"]);
     let (code, _) = cluster.fails(&["test", "-e", "/d"]);
     assert_eq!(code, 1);
     until("all room is back", || chunk_bytes() == 0).await.unwrap();
