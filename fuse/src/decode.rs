@@ -2,7 +2,7 @@
 
 use crate::vfs::{Allocate, At, Lock, LockKind, Whence};
 use dfs_client::{Kind, Make, RenameMode, XattrMode};
-use fuser::{FileHandle, INodeNo, LockOwner, OpenFlags, RenameFlags};
+use fuser::{Errno, FileHandle, INodeNo, LockOwner, OpenFlags, RenameFlags};
 use rustix::fs::{FallocateFlags, FileType, OFlags, XattrFlags};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -124,6 +124,15 @@ pub(crate) fn whence(whence: i32) -> Option<Whence> {
         SEEK_DATA => Some(Whence::Data),
         SEEK_HOLE => Some(Whence::Hole),
         _ => None,
+    }
+}
+
+/// Why such a search is refused: what is before a file's beginning is as little in it as what is behind its end.
+#[must_use]
+pub(crate) fn no_place(offset: i64) -> Errno {
+    match offset {
+        ..0 => Errno::ENXIO,
+        0.. => Errno::EINVAL,
     }
 }
 

@@ -708,12 +708,8 @@ impl Filesystem for Edge {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let Some(whence) = decode::whence(whence) else {
-            return reply.error(Errno::EINVAL);
-        };
-        // What is before the file's beginning is as little in it as what is behind its end (lseek(2)).
-        let Ok(offset) = u64::try_from(offset) else {
-            return reply.error(Errno::ENXIO);
+        let (Some(whence), Ok(offset)) = (decode::whence(whence), u64::try_from(offset)) else {
+            return reply.error(decode::no_place(offset));
         };
         let (vfs, at) = (self.vfs.clone(), at(inode, handle, offset));
         let asked = self.asked(Op::Lseek, inode, request);
