@@ -86,7 +86,6 @@ fn align_task_ids() {
 
 /// A running simulation.
 pub struct SimWorld {
-    _alone: MutexGuard<'static, ()>,
     sim: turmoil::Sim<'static>,
     disks: BTreeMap<Node, MemDisk>,
     down: Vec<Node>,
@@ -95,6 +94,8 @@ pub struct SimWorld {
     rng: Rng,
     /// What happened.
     pub history: History,
+    /// Last: what ends with the rest may start tasks, and these have ids as well.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl SimWorld {
@@ -115,7 +116,6 @@ impl SimWorld {
             .build();
         let rng = Rng::seeded(seed);
         let mut world = SimWorld {
-            _alone: alone,
             sim,
             disks: BTreeMap::new(),
             down: Vec::new(),
@@ -123,6 +123,7 @@ impl SimWorld {
             finished: Rc::default(),
             rng,
             history: History::default(),
+            _alone: alone,
         };
         world.add_master(parameters);
         for n in 0..chunkservers {
