@@ -32,6 +32,9 @@ posix_fadvise = 0.5
 copy_file_range = 1.0
 ";
 
+/// How often the whole is done for a kill to fall into it.
+const ROUNDS_MAX: usize = 10;
+
 #[test]
 fn random_operations_leave_the_file_as_it_should_be() {
     let name = "fsx::random_operations_leave_the_file_as_it_should_be";
@@ -50,17 +53,21 @@ fn the_same_while_chunkservers_are_killed() {
     rig(name, 60, &["fsx"], || {
         let seeds = scaled("DFS_FSX_SEEDS", 2, 1);
         let mut rng = seeded("fsx");
+        let is_yardstick = std::env::var_os("DFS_YARDSTICK").is_some();
         let mut landed = 0;
-        run(seeds, &mut |place, tool| {
-            let mut running = tool.start()?;
-            landed += kill_servers(place, &mut rng, u32::MAX, || running.is_done())?;
-            running.ended()
-        })?;
+        // A quick machine may be done before the first kill: then it is done again.
+        for _ in 0..ROUNDS_MAX {
+            run(seeds, &mut |place, tool| {
+                let mut running = tool.start()?;
+                landed += kill_servers(place, &mut rng, u32::MAX, || running.is_done())?;
+                running.ended()
+            })?;
+            if landed > 0 || is_yardstick {
+                break;
+            }
+        }
         println!("fsx: {landed} chunkservers killed");
-        ensure!(
-            landed > 0 || std::env::var_os("DFS_YARDSTICK").is_some(),
-            "no chunkserver died on the way"
-        );
+        ensure!(landed > 0 || is_yardstick, "no chunkserver died on the way");
         Ok(())
     });
 }
