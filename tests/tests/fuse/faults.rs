@@ -5,7 +5,7 @@ use anyhow::ensure;
 use std::time::Duration;
 
 /// How long the first one is waited for.
-const FIRST_AFTER_MS: std::ops::Range<u64> = 200..900;
+const FIRST_AFTER_MS: std::ops::Range<u64> = 50..400;
 const DEAD_FOR_MS: std::ops::Range<u64> = 100..1_500;
 /// Between faults.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
