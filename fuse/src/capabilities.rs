@@ -11,12 +11,12 @@ const CONGESTED_AT: u16 = 96;
 /// Asked for where the kernel has it.
 ///
 /// Not among them: the writeback cache (another mount would not see what was written), AUTO_INVAL_DATA (pages are
-/// dropped when the master says so, not when a time differs), DONT_MASK (there are no default ACLs to mask with).
-const WANTED: [InitFlags; 15] = [
+/// dropped when the master says so, not when a time differs), ATOMIC_O_TRUNC (the kernel then has the file cut before it
+/// finds that it is being executed: ETXTBSY, and the program is gone), DONT_MASK (there are no default ACLs to mask with).
+const WANTED: [InitFlags; 14] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_POSIX_LOCKS,
     InitFlags::FUSE_FLOCK_LOCKS,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_EXPORT_SUPPORT,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
