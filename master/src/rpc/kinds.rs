@@ -1,4 +1,4 @@
-//! By which name a call is counted. A kind without a row of its own is counted among the others.
+//! By which name a call is counted. What is asked for seldom is counted together.
 
 use crate::metrics::Call;
 use dfs_proto::pb::mutate_request::Change;
@@ -22,7 +22,8 @@ pub(super) fn of_change(change: Option<&Change>) -> Call {
         Some(Change::Lock(_)) => Call::Lock,
         Some(Change::PunchHole(_)) => Call::PunchHole,
         Some(Change::NextChunk(_)) => Call::NextChunk,
-        _ => Call::Other,
+        Some(Change::Discard(_) | Change::RestoreTrash(_) | Change::EmptyTrash(_) | Change::Retain(_))
+        | None => Call::Other,
     }
 }
 
@@ -42,6 +43,6 @@ pub(super) fn of_query(query: Option<&Query>) -> Call {
         Some(Query::TestLock(_)) => Call::TestLock,
         Some(Query::AppendTurn(_)) => Call::AppendTurn,
         Some(Query::AppendDone(_)) => Call::AppendDone,
-        _ => Call::Other,
+        Some(Query::ListTrash(_) | Query::GetRetention(_)) | None => Call::Other,
     }
 }
